@@ -1,0 +1,1 @@
+//! All that is Kubernetes-shaped: CRD types, annotations, objects into facts, manifests.

@@ -1,0 +1,1 @@
+//! The embedded API: a small, generic object store that speaks the Kubernetes API.

@@ -1,0 +1,1 @@
+//! The node: pods as processes in namespaces of their own.
