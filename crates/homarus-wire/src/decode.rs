@@ -1,0 +1,1 @@
+//! Messages of the API into the model: what a proxy is told.

@@ -1,0 +1,1 @@
+//! The model into messages of the API: what a controller tells.
