@@ -1,1 +1,0 @@
-//! Messages of the API into the model: what a proxy is told.
