@@ -1,1 +1,0 @@
-//! The model into messages of the API: what a controller tells.
