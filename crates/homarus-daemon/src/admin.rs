@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::{debug, info};
 
+use crate::args::Listen;
 use crate::drain::Drain;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::readiness::Readiness;
@@ -47,8 +48,8 @@ pub struct Admin {
 
 impl Admin {
     /// Takes the port.
-    pub async fn bind(address: SocketAddr, metrics: Metrics, readiness: Readiness) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, metrics, readiness })
+    pub async fn bind(address: Listen, metrics: Metrics, readiness: Readiness) -> std::io::Result<Self> {
+        Ok(Self { listener: address.bind().await?, metrics, readiness })
     }
 
     /// The address it listens on.

@@ -25,7 +25,7 @@ async fn tells_kubelets_and_prometheus() {
     let readiness = Readiness::default();
     let gate = readiness.gate("issuer");
     let (signal, drain) = drain::channel();
-    let admin = Admin::bind(([127, 0, 0, 1], 0).into(), Metrics::new(), readiness).await.unwrap();
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), Metrics::new(), readiness).await.unwrap();
     let address = admin.local_addr().unwrap();
     let serving = tokio::spawn(admin.serve(drain));
 
