@@ -1,0 +1,69 @@
+//! `homarus-redirect`: init, network validator and await in one small static program.
+//!
+//! It acts by its subcommand, or by the name it was started under, so that links in an image take the places of
+//! `linkerd2-proxy-init`, `linkerd2-network-validator` and `linkerd-await`.
+
+mod init;
+mod logging;
+mod start;
+mod validate;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, Command, FromArgMatches, Parser, Subcommand};
+
+use crate::init::InitArgs;
+use crate::start::AwaitArgs;
+use crate::validate::ValidateArgs;
+
+const INIT: &str = "linkerd2-proxy-init";
+const VALIDATOR: &str = "linkerd2-network-validator";
+const AWAIT: &str = "linkerd-await";
+
+/// Leads a workload's traffic into its proxy.
+#[derive(Debug, Parser)]
+#[command(name = "homarus-redirect", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Redirects this network namespace's TCP traffic to the proxy (linkerd2-proxy-init)
+    Init(InitArgs),
+    /// Checks that outbound traffic is redirected; exits with 95 if it isn't (linkerd2-network-validator)
+    Validate(ValidateArgs),
+    /// Waits for the proxy to become ready before running a program (linkerd-await)
+    Await(AwaitArgs),
+}
+
+impl Role {
+    /// Reads the arguments; a wrong one ends the process with a message.
+    fn read(arguments: Vec<OsString>) -> Self {
+        let name = arguments.first().map(Path::new).and_then(Path::file_name);
+        match name.and_then(OsStr::to_str) {
+            Some(INIT) => Self::Init(alone(INIT, &arguments)),
+            Some(VALIDATOR) => Self::Validate(alone(VALIDATOR, &arguments)),
+            Some(AWAIT) => Self::Await(alone(AWAIT, &arguments)),
+            _ => Cli::parse_from(arguments).command,
+        }
+    }
+}
+
+/// The arguments of a role that is a program of its own.
+fn alone<A: Args + FromArgMatches>(name: &'static str, arguments: &[OsString]) -> A {
+    let mut command = A::augment_args(Command::new(name).version(env!("CARGO_PKG_VERSION")));
+    let matches = command.try_get_matches_from_mut(arguments);
+    matches.and_then(|matches| A::from_arg_matches(&matches)).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+fn main() -> ExitCode {
+    match Role::read(std::env::args_os().collect()) {
+        Role::Init(args) => args.run(),
+        Role::Validate(args) => args.run(),
+        Role::Await(args) => args.run(),
+    }
+}
