@@ -159,7 +159,7 @@ fn by_netlink(rules: &Rules, wait: bool) -> Result<(), InstallError> {
         Err(error) => return Err(error.into()),
     };
     let complete = |programs: &Programs| programs.are_complete(&rules.families);
-    let Some(programs) = Programs::ALL.into_iter().find(complete) else {
+    let Some(programs) = Programs::WITHOUT_NF_TABLES.into_iter().find(complete) else {
         return Err(unsupported.into());
     };
     tracing::warn!(error = %unsupported, program = %programs.change(Family::Ip), "falling back to iptables");

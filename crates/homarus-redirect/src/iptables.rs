@@ -29,19 +29,17 @@ pub enum Programs {
     Plain,
     /// `iptables-legacy`.
     Legacy,
-    /// `iptables-nft`.
-    Nft,
 }
 
 impl Programs {
-    /// All sets, in the order in which a replacement for a missing one is looked for.
-    pub const ALL: [Self; 3] = [Self::Nft, Self::Plain, Self::Legacy];
+    /// Where the kernel has no nf_tables, in the order of hope: the plain names often mean nf_tables as well. That is why
+    /// `iptables-nft` is not among them: it can do nothing that netlink can't.
+    pub const WITHOUT_NF_TABLES: [Self; 2] = [Self::Legacy, Self::Plain];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::Plain => "",
             Self::Legacy => "-legacy",
-            Self::Nft => "-nft",
         }
     }
 

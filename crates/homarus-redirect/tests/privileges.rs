@@ -53,6 +53,34 @@ fn an_ordinary_user_with_the_file_capability_redirects() {
     }
 }
 
+/// As containerd starts it in a pod with `allowPrivilegeEscalation: false`: the process has the capability, and its
+/// program may not gain any.
+#[test]
+fn an_ordinary_user_that_may_not_gain_privileges_redirects() {
+    let by_file = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    for in_file in [by_file, CapabilitySet::empty()] {
+        let scenario = Scenario::new();
+        scenario.start_proxy();
+        let (_folder, init) = image(in_file, false);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+        command.args(["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]);
+        command.arg(&init).args(ARGUMENTS.split_whitespace());
+        let output = scenario.run(command);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(scenario.dial(Place::Pod, PEER, 80), format!("outbound {PEER}:80"));
+    }
+}
+
+#[test]
+fn a_file_with_the_capability_starts_where_all_are_dropped() {
+    let (_folder, init) = image(CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW, false);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]);
+    let output = command.arg(&init).arg("--version").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
 #[test]
 fn an_ordinary_user_passes_the_capability_on_to_programs() {
     let scenario = Scenario::new();

@@ -60,10 +60,10 @@ fn each_family_has_its_programs_and_its_subnets() {
 fn what_exists_is_flushed_and_jumps_are_kept() {
     let existing = "*nat\n:PREROUTING ACCEPT [0:0]\n:PROXY_INIT_REDIRECT - [0:0]\n\
                     -A PREROUTING -m comment --comment \"x\" -j PROXY_INIT_REDIRECT\nCOMMIT\n";
-    let commands = lines(&invocations(&rules(vec![], false), Programs::Nft, Family::Ip, existing, false));
-    assert_eq!(commands[0], "iptables-nft -t nat -F PROXY_INIT_REDIRECT");
+    let commands = lines(&invocations(&rules(vec![], false), Programs::Legacy, Family::Ip, existing, false));
+    assert_eq!(commands[0], "iptables-legacy -t nat -F PROXY_INIT_REDIRECT");
     assert!(!commands.iter().any(|line| line.contains("-A PREROUTING")));
-    assert!(commands.contains(&"iptables-nft -t nat -N PROXY_INIT_OUTPUT".to_string()));
+    assert!(commands.contains(&"iptables-legacy -t nat -N PROXY_INIT_OUTPUT".to_string()));
     assert!(commands.iter().any(|line| line.contains("-A OUTPUT")));
 }
 

@@ -61,6 +61,9 @@ pub enum Invalid {
         /// The table's family.
         family: Family,
     },
+    /// A jump to a chain that the table doesn't have.
+    #[error("there is no chain {0:?} to jump to")]
+    NoSuchChain(String),
     /// `OnceIn(0)`.
     #[error("once in 0 times can't happen")]
     Never,
@@ -157,7 +160,7 @@ fn new_rule(table: &Table, chain: &Chain, rule: &Rule) -> Result<Operation, Inva
         expressions.extend(condition_expressions(condition, table.family)?);
     }
     expressions.push(other("counter", vec![]));
-    expressions.extend(action_expressions(&rule.action, table.family)?);
+    expressions.extend(action_expressions(&rule.action, table)?);
     let attributes = vec![
         RuleAttribute::Table(table.name.clone()),
         RuleAttribute::Chain(chain.name.clone()),
@@ -199,20 +202,22 @@ fn condition_expressions(condition: &Match, family: Family) -> Result<Vec<Expres
     })
 }
 
-fn action_expressions(action: &Action, family: Family) -> Result<Vec<Expressions>, Invalid> {
+fn action_expressions(action: &Action, table: &Table) -> Result<Vec<Expressions>, Invalid> {
     Ok(match action {
         Action::Accept => vec![verdict(Verdict::Other(NF_ACCEPT), None)],
         Action::Drop => vec![verdict(Verdict::Other(NF_DROP), None)],
         Action::Return => vec![verdict(Verdict::Return, None)],
         Action::Jump(chain) => {
-            check_name(chain, MAX_NAME_LEN)?;
+            if !table.chains.iter().any(|existing| existing.name == *chain) {
+                return Err(Invalid::NoSuchChain(chain.clone()));
+            }
             vec![verdict(Verdict::Jump, Some(chain))]
         }
         Action::Redirect(port) => vec![
             load_value(Register::Reg1, port.to_be_bytes().to_vec()),
             other("redir", vec![number(NFTA_REDIR_REG_PROTO_MIN, Register::Reg1.into())]),
         ],
-        Action::DestinationNat(to) => destination_nat(*to, family)?,
+        Action::DestinationNat(to) => destination_nat(*to, table.family)?,
         Action::Masquerade => vec![other("masq", vec![])],
     })
 }

@@ -52,7 +52,7 @@ pub struct Table {
     pub family: Family,
     /// Its name, unique within the family.
     pub name: String,
-    /// Its chains; a chain that is jumped to stands before the one that jumps.
+    /// Its chains. All are made before their rules, so that they may jump to each other in any order.
     pub chains: Vec<Chain>,
 }
 

@@ -42,8 +42,9 @@ pub enum NetlinkError {
     NotPermitted,
     /// The kernel lacks what is needed. The node's fault; retrying doesn't help.
     #[error(
-        "this kernel refused {what} ({error}): nf_tables with nat is missing. Load the modules nf_tables, nft_chain_nat \
-         and nft_redir on the node, or use a kernel that has CONFIG_NF_TABLES, CONFIG_NFT_NAT and CONFIG_NFT_REDIR"
+        "this kernel refused {what} ({error}). If nf_tables with nat is missing, load the modules nf_tables, \
+         nft_chain_nat and nft_redir on the node, use a kernel that has CONFIG_NF_TABLES, CONFIG_NFT_NAT and \
+         CONFIG_NFT_REDIR, or provide the iptables-legacy programs"
     )]
     Unsupported {
         /// What was refused.
@@ -103,7 +104,7 @@ impl NetlinkError {
         }
     }
 
-    fn refused(what: String, error: Errno) -> Self {
+    pub(super) fn refused(what: String, error: Errno) -> Self {
         match error {
             Errno::PERM if what == BATCH || what == LISTING => Self::NotPermitted,
             Errno::PERM => Self::Owned { what, error },
@@ -113,8 +114,8 @@ impl NetlinkError {
     }
 }
 
-const BATCH: &str = "a batch of rules";
-const LISTING: &str = "a list of tables";
+pub(super) const BATCH: &str = "a batch of rules";
+pub(super) const LISTING: &str = "a list of tables";
 
 /// A socket to the nf_tables of the network namespace in which it was opened, and which it stays with.
 #[derive(Debug)]
@@ -255,7 +256,8 @@ impl Netlink {
         let mut buffer = vec![0; ANSWER_BUFFER_LEN];
         let received = loop {
             match rustix::net::recv(self.socket.as_fd(), &mut buffer[..], RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
+                // After a loss of further answers the first ones are still there, and they are what counts.
+                Err(Errno::INTR | Errno::NOBUFS) => {}
                 Err(error) => return Err(NetlinkError::socket("awaiting the kernel's answer")(error)),
                 Ok((received, _)) => break received,
             }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use netlink_packet_netfilter::nftables::TableFlags;
 use proptest::prelude::*;
+use rustix::io::Errno;
 
 use super::*;
 
@@ -26,7 +27,7 @@ fn refuses_what_nf_tables_could_not_hold() {
         (accept(Match::InInterface("sixteen-letters-".into())), Invalid::Name("sixteen-letters-".into())),
         (accept(Match::OutInterface(String::new())), Invalid::Name(String::new())),
         (accept(Match::OnceIn(0)), Invalid::Never),
-        (table_with(rule(vec![], Action::Jump("a b".into()))), Invalid::Name("a b".into())),
+        (table_with(rule(vec![], Action::Jump("d".into()))), Invalid::NoSuchChain("d".into())),
         (Table { name: "\"".into(), ..accept(Match::OnceIn(1)) }, Invalid::Name("\"".into())),
     ] {
         assert_eq!(encode(&table), Err(error));
@@ -35,6 +36,20 @@ fn refuses_what_nf_tables_could_not_hold() {
         let commented = Rule { comment: comment.clone(), ..rule(vec![], Action::Drop) };
         assert_eq!(encode(&table_with(commented)), Err(Invalid::Comment(comment)));
     }
+}
+
+#[test]
+fn refusals_tell_whose_fault_they_are() {
+    let refused = |what: &str, error| NetlinkError::refused(what.to_string(), error);
+    for what in [netlink::BATCH, netlink::LISTING] {
+        assert!(matches!(refused(what, Errno::PERM), NetlinkError::NotPermitted));
+    }
+    assert!(matches!(refused("table ip t", Errno::PERM), NetlinkError::Owned { .. }));
+    for error in [Errno::OPNOTSUPP, Errno::NOENT, Errno::AFNOSUPPORT] {
+        assert!(refused("chain c", error).is_unsupported(), "{error}");
+    }
+    assert!(matches!(refused("rule r", Errno::INVAL), NetlinkError::Refused { .. }));
+    assert!(!refused("rule r", Errno::INVAL).is_unsupported());
 }
 
 #[test]
