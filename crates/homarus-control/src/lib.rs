@@ -1,1 +1,5 @@
-//! homarus-control
+//! Cluster facts into what each proxy must know; and the side doors: certificates, pod patches, validation.
+
+mod events;
+pub mod inject;
+pub mod issue;
