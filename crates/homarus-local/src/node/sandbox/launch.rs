@@ -1,0 +1,73 @@
+//! From an order to a container's process: root, rights, exec.
+//!
+//! It runs as a child of the pod's process 1, in mounts that are its alone (or in those of the container it joins),
+//! on one thread. The order comes on standard input; so does the answer: nothing when the exec succeeded, else what
+//! failed.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use super::wire::{LAUNCH_MAX, LaunchSpec};
+use super::{rights, root};
+
+/// Never returns when all went well.
+pub(crate) fn run() -> i32 {
+    let Ok(stdin) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else {
+        return 127;
+    };
+    let mut order = UnixStream::from(stdin);
+    let error = match read(&mut order) {
+        Ok(spec) => become_container(&spec),
+        Err(error) => format!("reading the order: {error}"),
+    };
+    let _ = order.write_all(error.as_bytes());
+    128
+}
+
+fn read(order: &mut UnixStream) -> io::Result<LaunchSpec> {
+    let mut bytes = Vec::new();
+    order.take(LAUNCH_MAX).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+fn become_container(spec: &LaunchSpec) -> String {
+    if let Some(root) = &spec.root
+        && let Err(error) = root::make(root)
+    {
+        return error;
+    }
+    let quiet = File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?));
+    if let Err(error) = quiet {
+        return format!("opening /dev/null: {error}");
+    }
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
+    // A working folder that isn't there is made, as runtimes do.
+    let _ = std::fs::create_dir_all(cwd);
+    if let Err(error) = rights::assume(&spec.rights) {
+        return format!("giving up rights: {error}");
+    }
+    if let Err(error) = rustix::process::chdir(cwd) {
+        return format!("changing to the working directory {cwd:?}: {error}");
+    }
+    let Some((program, arguments)) = spec.argv.split_first() else {
+        return "no command".into();
+    };
+    let error = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(spec.env.iter().map(|(k, v)| (k, v)))
+        .exec();
+    match error.kind() {
+        io::ErrorKind::NotFound if !program.contains('/') => {
+            format!("exec: {program:?}: executable file not found in $PATH")
+        }
+        io::ErrorKind::NotFound => format!("exec: {program:?}: no such file or directory"),
+        io::ErrorKind::PermissionDenied => format!("exec: {program:?}: permission denied"),
+        _ => format!("exec: {program:?}: {error}"),
+    }
+}
