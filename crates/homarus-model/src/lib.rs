@@ -10,6 +10,7 @@
 
 pub mod duration;
 pub mod endpoint;
+pub mod facts;
 pub mod identity;
 pub mod inbound;
 pub mod meta;

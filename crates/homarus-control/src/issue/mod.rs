@@ -25,11 +25,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use homarus_daemon::admin::Admin;
-use homarus_daemon::args::{Listen, go_duration};
+use homarus_daemon::args::Listen;
 use homarus_daemon::drain::{self, Drain};
 use homarus_daemon::metrics::Metrics;
 use homarus_daemon::{Readiness, logs};
 use homarus_identity::issuer::Validity;
+use homarus_model::duration;
 use homarus_model::identity::Naming;
 use kube::Client;
 use linkerd2_proxy_api::identity::identity_server::IdentityServer;
@@ -66,10 +67,10 @@ pub struct Args {
     #[arg(long, default_value = "")]
     identity_trust_domain: String,
     /// How long certificates live.
-    #[arg(long, default_value = "24h", value_parser = go_duration)]
+    #[arg(long, default_value = "24h", value_parser = duration::parse_go)]
     identity_issuance_lifetime: Duration,
     /// How far clocks may be apart.
-    #[arg(long, default_value = "10s", value_parser = go_duration)]
+    #[arg(long, default_value = "10s", value_parser = duration::parse_go)]
     identity_clock_skew_allowance: Duration,
     /// Directory of the issuer's certificate and key.
     #[arg(long, default_value = "/var/run/linkerd/identity/issuer")]
