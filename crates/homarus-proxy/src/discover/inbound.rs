@@ -1,0 +1,78 @@
+//! The policy of one port of the workload: `InboundServerPolicies.WatchPort`.
+
+use super::{Inner, MAX_MESSAGE_BYTES, cache::Sender, cache::publish, follow::follow};
+use crate::net;
+use homarus_model::{
+    Meta,
+    inbound::{Authorization, Protocol, RoutePolicy, ServerPolicy},
+    route::HttpRoute,
+};
+use homarus_wire::{
+    api::inbound::{PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
+    decode,
+};
+use std::{sync::Arc, time::Duration};
+use tonic::Code;
+
+/// How long the first connections of a port wait for its policy (design §7).
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Keeps the policy of a port up to date.
+pub(super) async fn ask(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
+    let late = async {
+        net::sleep(ANSWER_TIMEOUT).await;
+        if use_default(inner, port, sender) {
+            let default = inner.inbound_default.default.as_str();
+            tracing::warn!(port, default, "no policy of the port came in time; the default applies until it does");
+        }
+    };
+    tokio::join!(watch(inner, port, sender), late);
+}
+
+/// Applies the environment's default unless there is a policy already.
+fn use_default(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) -> bool {
+    if sender.borrow().is_some() {
+        return false;
+    }
+    inner.episodes.fallback();
+    publish(sender, inner.inbound_default.initial(port));
+    true
+}
+
+async fn watch(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
+    let mut episode = inner.episodes.of("WatchPort", port.to_string());
+    let open = |channel| async move {
+        let mut client = InboundServerPoliciesClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        client.watch_port(PortSpec { workload: inner.target.workload.clone(), port: port.into() }).await
+    };
+    let codes = &[Code::InvalidArgument, Code::FailedPrecondition];
+    let status = follow(&inner.policy, &mut episode, codes, open, |episode, heard| {
+        let policy = match decode::server_policy(heard.message) {
+            Ok(policy) => {
+                episode.readable();
+                with_localhost(policy)
+            }
+            Err(error) => {
+                episode.unreadable(&error, "nobody may connect to the port");
+                invalid()
+            }
+        };
+        publish(sender, policy);
+    })
+    .await;
+    tracing::warn!(port, code = ?status.code(), message = status.message(), "the control plane won't tell the port's policy");
+    use_default(inner, port, sender);
+}
+
+/// Each answer is all there is, but for the machine itself, which may always (proxy-traffic §6.1).
+fn with_localhost(mut policy: ServerPolicy) -> ServerPolicy {
+    policy.authorizations = policy.authorizations.iter().cloned().chain([Authorization::localhost()]).collect();
+    policy
+}
+
+/// What a policy that can't be read becomes: nobody may.
+pub(super) fn invalid() -> ServerPolicy {
+    let routes: Arc<[_]> = [HttpRoute::catch_all(RoutePolicy::default_route())].into();
+    let protocol = Protocol::Detect { timeout: homarus_model::inbound::DETECT_TIMEOUT, routes };
+    ServerPolicy { server: Meta::default_named("invalid"), protocol, authorizations: Arc::new([]) }
+}
