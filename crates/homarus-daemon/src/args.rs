@@ -1,12 +1,12 @@
 //! Command lines as charts write them.
 //!
-//! Linkerd's controllers are Go programs: their long flags have one dash (`-log-level=info`), listen addresses may lack a
-//! host (`:8080`), and durations are compound (`24h0m0s`). Charts pass them verbatim, so ours accept them too.
+//! Linkerd's controllers are Go programs: their long flags have one dash (`-log-level=info`), and listen addresses may
+//! lack a host (`:8080`). Charts pass them verbatim, so ours accept them too. (Their durations are
+//! `homarus_model::duration::parse_go`.)
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
 
 /// Gives single-dash long flags their second dash: `-issuer x` becomes `--issuer x`; `-v` and `--` stay.
 pub fn double_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -69,54 +69,6 @@ impl FromStr for Listen {
     }
 }
 
-/// A duration that can't be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration; write numbers with units, like 300ms, 20s or 24h0m0s")]
-pub struct InvalidDuration(String);
-
-/// Reads a duration in Go's syntax: `1h30m`, `1.5s`, `300ms`; no negative ones.
-pub fn go_duration(text: &str) -> Result<Duration, InvalidDuration> {
-    let invalid = || InvalidDuration(text.to_owned());
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    if rest == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut nanos = 0u128;
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        nanos = nanos.checked_add(scaled(number, unit).ok_or_else(invalid)?).ok_or_else(invalid)?;
-        rest = tail;
-    }
-    // Go counts in 63 bits of nanoseconds.
-    let nanos = i64::try_from(nanos).map_err(|_| invalid())?;
-    Ok(Duration::from_nanos(nanos.unsigned_abs()))
-}
-
-fn scaled(number: &str, unit: &str) -> Option<u128> {
-    let scale: u128 = match unit {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || whole.len() > 19 || fraction.len() > 18 {
-        return None;
-    }
-    let count = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
-    let part = count(fraction)? * scale / 10u128.pow(u32::try_from(fraction.len()).ok()?);
-    Some(count(whole)? * scale + part)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -137,20 +89,6 @@ mod tests {
         assert_eq!("[::1]:7".parse::<Listen>().unwrap().port, 7);
         for bad in ["", "8080", ":x", "host:80", ":65536"] {
             assert!(bad.parse::<Listen>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn durations_of_go() {
-        let check = |text: &str, millis: u64| assert_eq!(go_duration(text), Ok(Duration::from_millis(millis)), "{text}");
-        check("24h0m0s", 86_400_000);
-        check("20s", 20_000);
-        check("1.5s", 1_500);
-        check("300ms", 300);
-        check(".5m", 30_000);
-        check("0", 0);
-        for bad in ["", "5", "s", "1d", "-1s", "1h-1m", ".s", "1.2.3s", "9999999999999999999h"] {
-            assert!(go_duration(bad).is_err(), "{bad}");
         }
     }
 }

@@ -40,9 +40,62 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     n.checked_mul(millis).map(Duration::from_millis).ok_or(InvalidDuration::TooLarge)
 }
 
+/// Parses Go's syntax, as charts and annotations write it: `1h30m`, `1.5s`, `24h0m0s`; no negative ones.
+pub fn parse_go(text: &str) -> Result<Duration, InvalidDuration> {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return Err(InvalidDuration::Syntax);
+    }
+    let mut nanos = 0u128;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(InvalidDuration::Unit)?;
+        let (number, tail) = rest.split_at(digits);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len()));
+        let part = scaled(number, unit).ok_or(InvalidDuration::Syntax)?;
+        nanos = nanos.checked_add(part).ok_or(InvalidDuration::TooLarge)?;
+        rest = tail;
+    }
+    // Go counts in 63 bits of nanoseconds.
+    let nanos = i64::try_from(nanos).map_err(|_| InvalidDuration::TooLarge)?;
+    Ok(Duration::from_nanos(nanos.unsigned_abs()))
+}
+
+/// A decimal number of a unit, in nanoseconds.
+fn scaled(number: &str, unit: &str) -> Option<u128> {
+    let scale: u128 = match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || whole.len() > 19 || fraction.len() > 18 {
+        return None;
+    }
+    let count = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<u128>().ok() };
+    let part = count(fraction)? * scale / 10u128.pow(u32::try_from(fraction.len()).ok()?);
+    Some(count(whole)? * scale + part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accepts_go() {
+        for (text, ms) in [("24h0m0s", 86_400_000), ("20s", 20_000), ("1.5s", 1_500), ("300ms", 300), (".5m", 30_000), ("0", 0)] {
+            assert_eq!(parse_go(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "5", "s", "1d", "-1s", "1h-1m", ".s", "1.2.3s", "9999999999999999999h", "5x", "5€"] {
+            assert!(parse_go(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn accepts_the_grammar() {
