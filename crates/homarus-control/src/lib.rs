@@ -5,3 +5,7 @@ pub mod index;
 pub mod inject;
 pub mod issue;
 pub mod serve;
+pub mod destination;
+pub mod policy;
+mod run;
+pub mod watch;

@@ -21,7 +21,7 @@ mod settings;
 pub mod views;
 mod workloads;
 
-pub use settings::Settings;
+pub use settings::{CLUSTER_NETWORKS, OPAQUE_PORTS, Settings};
 
 use facts::Facts;
 use homarus_model::{
