@@ -130,6 +130,90 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    use hickory_resolver::{
+        config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+        proto::{
+            op::{Message, ResponseCode},
+            rr::{
+                Name, Record,
+                rdata::{A, SRV},
+            },
+        },
+    };
+    use std::sync::{Arc, Mutex};
+
+    /// A name server that knows `headless.` by SRV and `plain.` by A, and nothing else. Tells what it was asked.
+    async fn name_server() -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        tokio::spawn(async move {
+            let mut buf = [0; 1500];
+            while let Ok((n, from)) = socket.recv_from(&mut buf).await {
+                let question = Message::from_vec(&buf[..n]).unwrap();
+                log.lock().unwrap().push(question.queries[0].to_string());
+                let _ = socket.send_to(&answer(question).to_vec().unwrap(), from).await;
+            }
+        });
+        (addr, asked)
+    }
+
+    fn answer(question: Message) -> Message {
+        let query = question.queries[0].clone();
+        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
+        let srv = |target: &str| RData::SRV(SRV::new(0, 0, 8086, target.parse::<Name>().unwrap()));
+        let data = match (query.name().to_string().as_str(), query.query_type()) {
+            ("headless.", RecordType::SRV) => vec![srv("10-1-2-3.headless."), srv("fd00--1.headless."), srv("web-0.headless.")],
+            ("plain.", RecordType::A) => vec![RData::A(A::new(10, 9, 9, 9))],
+            _ => vec![],
+        };
+        if data.is_empty() {
+            answer.metadata.response_code = ResponseCode::NXDomain;
+        }
+        for data in data {
+            answer.add_answer(Record::from_rdata(query.name().clone(), 30, data));
+        }
+        answer.add_query(query);
+        answer
+    }
+
+    fn addr(text: &str) -> ControlAddr {
+        ControlAddr { text: text.into(), authority: homarus_model::Authority::parse(text, 1).unwrap(), tls: None }
+    }
+
+    #[tokio::test]
+    async fn srv_comes_first() {
+        let (server, asked) = name_server().await;
+        let mut connection = ConnectionConfig::udp();
+        connection.port = server.port();
+        let servers = vec![NameServerConfig::new(server.ip(), true, vec![connection])];
+        let config = ResolverConfig::from_parts(None, vec![], servers);
+        let resolver = Resolver::builder_with_config(config, TokioRuntimeProvider::default()).build().unwrap();
+        let dns = Dns { ttl: (None, None), resolver: OnceLock::from(resolver), registry: Registry::default() };
+
+        let mut found = dns.resolve("policy", &addr("headless.:8090")).await.unwrap();
+        found.sort();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.2.3:8090", "[fd00::1]:8090"]);
+        let found = dns.resolve("policy", &addr("plain.:1")).await.unwrap();
+        assert_eq!(found, ["10.9.9.9:1".parse().unwrap()]);
+        assert!(matches!(dns.resolve("policy", &addr("nobody.:1")).await, Err(DnsError::Lookup { .. })));
+        assert_eq!(dns.resolve("policy", &addr("localhost.:1")).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+
+        let before = asked.lock().unwrap().len();
+        dns.resolve("policy", &addr("headless.:8090")).await.unwrap();
+        assert_eq!(asked.lock().unwrap().len(), before, "answers are kept for their time");
+        let mut text = String::new();
+        dns.registry.render(&mut text);
+        for line in [
+            "control_dns_resolutions_total{client=\"policy\",record_type=\"SRV\",result=\"ok\"} 2\n",
+            "control_dns_resolutions_total{client=\"policy\",record_type=\"A/AAAA\",result=\"ok\"} 1\n",
+            "control_dns_resolutions_total{client=\"policy\",record_type=\"A/AAAA\",result=\"not_found\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
+
     #[test]
     fn addresses_stand_in_labels() {
         assert_eq!(label_ip("10-1-2-3"), Some("10.1.2.3".parse().unwrap()));

@@ -12,26 +12,30 @@ use tokio::sync::watch;
 /// The sending end of a [`Watched`] value.
 pub(super) type Sender<T> = Arc<watch::Sender<Option<Arc<T>>>>;
 
-/// The subscriptions that run. A key is here exactly while its task runs.
+/// The subscriptions that run, so many at most. A key is here exactly while its task runs.
 #[derive(Debug)]
-pub(super) struct Cache<K, T>(Mutex<HashMap<K, Sender<T>>>);
-
-impl<K, T> Default for Cache<K, T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
+pub(super) struct Cache<K, T> {
+    running: Mutex<HashMap<K, Sender<T>>>,
+    limit: usize,
 }
 
 impl<K: Eq + Hash, T> Cache<K, T> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Sender<T>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(limit: usize) -> Self {
+        Self { running: Mutex::default(), limit }
     }
 
-    /// The subscription of this key; `start` begins it if there is none.
-    pub(super) fn subscribe(&self, key: K, start: impl FnOnce(Sender<T>)) -> Watched<T> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Sender<T>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The subscription of this key; `start` begins it if there is none. Beyond the limit, whoever asks gets `refusal`.
+    pub(super) fn subscribe(&self, key: K, refusal: impl FnOnce() -> T, start: impl FnOnce(Sender<T>)) -> Watched<T> {
         let mut running = self.lock();
         if let Some(sender) = running.get(&key) {
             return sender.subscribe();
+        }
+        if running.len() >= self.limit {
+            return watch::channel(Some(Arc::new(refusal()))).1;
         }
         let (sender, receiver) = watch::channel(None);
         let sender = Arc::new(sender);

@@ -45,6 +45,11 @@ pub type Watched<T> = watch::Receiver<Option<Arc<T>>>;
 /// The largest message that the control plane may send: some ten thousand endpoints.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Destinations and backends at once, at most: an application that scans the network must not fill our memory.
+const MAX_TARGETS: usize = 16 * 1024;
+/// A workload has no more.
+const MAX_PORTS: usize = 1 << 16;
+
 /// Where connections to one original destination go.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outbound {
@@ -124,9 +129,9 @@ impl Discovery {
             },
             inbound_default: config.inbound.policy.clone(),
             episodes: Episodes::new(registry.clone()),
-            outbound: Cache::default(),
-            endpoints: Cache::default(),
-            inbound: Cache::default(),
+            outbound: Cache::new(MAX_TARGETS),
+            endpoints: Cache::new(MAX_TARGETS),
+            inbound: Cache::new(MAX_PORTS),
             kept: Mutex::default(),
         };
         let this = Self(Arc::new(inner));
@@ -138,7 +143,8 @@ impl Discovery {
 
     /// Where connections to an address go (proxy-wire §7.1).
     pub fn outbound(&self, original_dst: SocketAddr) -> Watched<Outbound> {
-        self.0.outbound.subscribe(original_dst, |sender| {
+        let refusal = || Outbound::Refused(format!("more than {MAX_TARGETS} destinations at once").into());
+        self.0.outbound.subscribe(original_dst, refusal, |sender| {
             let inner = self.0.clone();
             self.0.runtime.spawn(async move {
                 let asking = outbound::ask(&inner, original_dst, &sender);
@@ -149,7 +155,7 @@ impl Discovery {
 
     /// The endpoints of a backend, by the `name:port` that its policy gives.
     pub fn endpoints(&self, path: &Arc<str>) -> Watched<EndpointSet> {
-        self.0.endpoints.subscribe(path.clone(), |sender| {
+        self.0.endpoints.subscribe(path.clone(), EndpointSet::default, |sender| {
             let (inner, path) = (self.0.clone(), path.clone());
             self.0.runtime.spawn(async move {
                 let asking = endpoints::ask(&inner, &path, &sender);
@@ -160,7 +166,7 @@ impl Discovery {
 
     /// The policy of a port of the workload; none until the first answer or, without one, the environment's default.
     pub fn inbound(&self, port: u16) -> Watched<ServerPolicy> {
-        self.0.inbound.subscribe(port, |sender| {
+        self.0.inbound.subscribe(port, inbound::invalid, |sender| {
             let inner = self.0.clone();
             self.0.runtime.spawn(async move {
                 let asking = inbound::ask(&inner, port, &sender);

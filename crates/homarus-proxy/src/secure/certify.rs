@@ -6,6 +6,9 @@
 //! Trust anchors may come from a file, which is looked at again and again: a bundle that changes is used at once, and a
 //! leaf asked for that goes with it; one that can't be read is told and not used.
 
+#[cfg(test)]
+mod tests;
+
 use super::Material;
 use crate::{
     config::{Identity, TrustAnchorsSource},

@@ -74,7 +74,7 @@ impl rustls::client::ResolvesClientCert for Ours {
 }
 
 /// A TLS connection as the h2 library wants it, and one that may move between threads.
-pub struct ControlStream(Box<TlsStream>);
+pub struct ControlStream(pub(super) Box<TlsStream>);
 
 impl AsyncRead for ControlStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

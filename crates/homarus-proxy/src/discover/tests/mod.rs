@@ -179,6 +179,16 @@ fn an_unreadable_policy_lets_nobody_in() {
     assert!(policy.authorizations.is_empty());
 }
 
+#[test]
+fn subscriptions_are_bounded() {
+    let cache: Cache<u16, &str> = Cache::new(1);
+    let started = std::cell::Cell::new(0);
+    let subscribe = |key| cache.subscribe(key, || "full", |_| started.set(started.get() + 1));
+    let (one, again, two) = (subscribe(1), subscribe(1), subscribe(2));
+    assert_eq!((started.get(), one.borrow().as_deref(), again.borrow().as_deref()), (1, None, None));
+    assert_eq!(two.borrow().as_deref(), Some(&"full"));
+}
+
 // --- against a control plane ---
 
 #[tokio::test]
