@@ -3,8 +3,9 @@
 use crate::{
     config::{Backoff, ControlAddr, Direction, StreamLimits},
     dns::{Dns, DnsError},
-    http::channel::{Channel, ChannelError},
+    http::channel::{Channel, ChannelError, Meter},
     net::{self, SocketOptions},
+    observe::Registry,
     secure::{
         Material,
         control::{self, TlsError},
@@ -75,6 +76,7 @@ pub struct Control {
     backoff: Backoff,
     dns: Arc<Dns>,
     peers: Peers,
+    meter: Arc<Meter>,
     channels: Mutex<Vec<Channel>>,
 }
 
@@ -87,7 +89,9 @@ impl Control {
         outbound: &Direction,
         dns: Arc<Dns>,
         peers: Peers,
+        registry: &Registry,
     ) -> Self {
+        let meter = Meter::new(registry, &addr.label(), addr.tls.as_ref());
         Self {
             name,
             addr,
@@ -97,6 +101,7 @@ impl Control {
             backoff: outbound.connect_backoff,
             dns,
             peers,
+            meter,
             channels: Mutex::default(),
         }
     }
@@ -175,24 +180,24 @@ impl Control {
             let failed = |source| ConnectError::Connect { addr, source };
             let socket = net::connect(addr, &self.options, self.timeout).await.map_err(failed)?;
             let Some(server) = &self.addr.tls else {
-                return start(socket, addr, authority).await;
+                return self.start(socket, addr, authority).await;
             };
             let (anchors, material) = (self.peers.anchors.borrow().clone(), self.peers.material.borrow().clone());
             let failed = |source| ConnectError::Tls { addr, source };
             let stream = control::connect(socket, server, anchors, material).await.map_err(failed)?;
-            start(stream, addr, authority).await
+            self.start(stream, addr, authority).await
         };
         let timed_out = || ConnectError::Connect { addr, source: io::ErrorKind::TimedOut.into() };
         net::timeout(self.timeout, connecting).await.ok_or_else(timed_out)?
     }
-}
 
-async fn start<IO>(io: IO, addr: SocketAddr, authority: &http::uri::Authority) -> Result<Channel, ConnectError>
-where
-    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let begun = Channel::begin(io, authority.clone()).await;
-    let (channel, carry) = begun.map_err(|source| ConnectError::Http { addr, source })?;
-    tokio::spawn(carry);
-    Ok(channel)
+    async fn start<IO>(&self, io: IO, addr: SocketAddr, authority: &http::uri::Authority) -> Result<Channel, ConnectError>
+    where
+        IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let begun = Channel::begin(io, authority.clone(), self.meter.clone()).await;
+        let (channel, carry) = begun.map_err(|source| ConnectError::Http { addr, source })?;
+        tokio::spawn(carry);
+        Ok(channel)
+    }
 }

@@ -109,7 +109,7 @@ impl Discovery {
         let discovery = &config.discovery;
         let control = |name, addr: &crate::config::ControlAddr| {
             let limits = discovery.stream_limits.toward(addr);
-            Arc::new(Control::new(name, addr.clone(), limits, &config.outbound.direction, dns.clone(), peers.clone()))
+            Arc::new(Control::new(name, addr.clone(), limits, &config.outbound.direction, dns.clone(), peers.clone(), registry))
         };
         let (destination, policy) = (control("destination", &discovery.destination), control("policy", &discovery.policy));
         Self::with(config, runtime, destination, policy, registry)

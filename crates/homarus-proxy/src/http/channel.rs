@@ -4,6 +4,10 @@
 //! and their queues for what is a handful of long streams. Requests are single messages, so they are collected before they
 //! are sent; responses are streams.
 
+mod meter;
+
+pub use meter::Meter;
+
 use bytes::{Bytes, BytesMut};
 use h2::client::{Connection, SendRequest};
 use http::{Request, Response, uri};
@@ -40,6 +44,7 @@ pub enum ChannelError {
 pub struct Channel {
     send: SendRequest<Bytes>,
     authority: uri::Authority,
+    meter: Arc<Meter>,
     /// How many clones there are is how many streams may be open.
     users: Arc<()>,
 }
@@ -52,7 +57,11 @@ impl std::fmt::Debug for Channel {
 
 impl Channel {
     /// Begins HTTP/2 on a connection. The future that is returned beside the channel carries it, and has to be spawned.
-    pub async fn begin<IO>(io: IO, authority: uri::Authority) -> Result<(Self, impl Future<Output = ()> + Send), ChannelError>
+    pub async fn begin<IO>(
+        io: IO,
+        authority: uri::Authority,
+        meter: Arc<Meter>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send), ChannelError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -68,7 +77,7 @@ impl Channel {
                 tracing::debug!(%error, "connection to the control plane ended");
             }
         };
-        Ok((Self { send, authority, users: Arc::new(()) }, carry))
+        Ok((Self { send, authority, meter, users: Arc::new(()) }, carry))
     }
 
     /// How many share this connection.
@@ -100,18 +109,28 @@ impl tonic::codegen::Service<Request<tonic::body::Body>> for Channel {
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        let (send, authority) = (self.send.clone(), self.authority.clone());
+        let (send, authority, mut exchange) = (self.send.clone(), self.authority.clone(), self.meter.begin());
         Box::pin(async move {
-            let (mut head, body) = request.into_parts();
-            let mut parts = head.uri.into_parts();
-            (parts.scheme, parts.authority) = (Some(uri::Scheme::HTTP), Some(authority));
-            head.uri = parts.try_into().map_err(|e: uri::InvalidUriParts| ChannelError::Request(e.to_string()))?;
-            let message = collect(body).await?;
-            let (response, mut stream) = send.ready().await?.send_request(Request::from_parts(head, ()), false)?;
-            stream.send_data(message, true)?;
-            Ok(response.await?.map(|stream| Incoming { stream, part: Part::Data }))
+            let answered = ask(send, authority, request).await.inspect_err(|_| exchange.broke())?;
+            exchange.head(answered.status(), answered.headers());
+            Ok(answered.map(|stream| Incoming { stream, exchange, part: Part::Data }))
         })
     }
+}
+
+async fn ask(
+    send: SendRequest<Bytes>,
+    authority: uri::Authority,
+    request: Request<tonic::body::Body>,
+) -> Result<Response<h2::RecvStream>, ChannelError> {
+    let (mut head, body) = request.into_parts();
+    let mut parts = head.uri.into_parts();
+    (parts.scheme, parts.authority) = (Some(uri::Scheme::HTTP), Some(authority));
+    head.uri = parts.try_into().map_err(|e: uri::InvalidUriParts| ChannelError::Request(e.to_string()))?;
+    let message = collect(body).await?;
+    let (response, mut stream) = send.ready().await?.send_request(Request::from_parts(head, ()), false)?;
+    stream.send_data(message, true)?;
+    Ok(response.await?)
 }
 
 async fn collect(body: tonic::body::Body) -> Result<Bytes, ChannelError> {
@@ -133,6 +152,7 @@ async fn collect(body: tonic::body::Body) -> Result<Bytes, ChannelError> {
 #[derive(Debug)]
 pub struct Incoming {
     stream: h2::RecvStream,
+    exchange: meter::Exchange,
     part: Part,
 }
 
@@ -153,9 +173,13 @@ impl Body for Incoming {
                 Some(Ok(data)) => {
                     // tonic bounds messages itself: what has arrived may be followed by as much.
                     self.stream.flow_control().release_capacity(data.len())?;
+                    self.exchange.data();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => {
+                    self.exchange.broke();
+                    return Poll::Ready(Some(Err(error)));
+                }
                 None => self.part = Part::Trailers,
             }
         }
@@ -164,6 +188,11 @@ impl Body for Incoming {
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
         self.part = Part::End;
+        match &trailers {
+            Ok(Some(trailers)) => self.exchange.trailers(trailers),
+            Ok(None) => {}
+            Err(_) => self.exchange.broke(),
+        }
         Poll::Ready(trailers.map(|t| t.map(Frame::trailers)).transpose())
     }
 }

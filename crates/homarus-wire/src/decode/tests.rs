@@ -398,3 +398,51 @@ fn profiles_are_read() {
     let broken = dst::DestinationProfile { endpoint: Some(weighted(Some(Default::default()))), ..Default::default() };
     assert_eq!(profile(broken).unwrap_err().field(), "endpoint.tls_identity.strategy");
 }
+
+mod hostile {
+    use super::*;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    /// Good messages of all four kinds, encoded.
+    fn good() -> [Vec<u8>; 4] {
+        let add = dst::WeightedAddrSet { addrs: vec![weighted(None)], metric_labels: labels(&[("service", "web")]) };
+        [
+            server().encode_to_vec(),
+            http1(http_route(backend(Some(balancer("web:80"))), Some(3))).encode_to_vec(),
+            dst::Update { update: Some(dst::update::Update::Add(add)) }.encode_to_vec(),
+            dst::DestinationProfile { endpoint: Some(weighted(None)), ..Default::default() }.encode_to_vec(),
+        ]
+    }
+
+    /// Reads as all kinds; whatever it says, nothing panics, and an error names a field.
+    fn read(bytes: &[u8]) -> Result<(), TestCaseError> {
+        let errors = [
+            ib::Server::decode(bytes).ok().and_then(|m| server_policy(m).err()),
+            ob::OutboundPolicy::decode(bytes).ok().and_then(|m| client_policy(m).err()),
+            dst::Update::decode(bytes).ok().and_then(|m| endpoint_update(m).err()),
+            dst::DestinationProfile::decode(bytes).ok().and_then(|m| profile(m).err()),
+        ];
+        for error in errors.into_iter().flatten() {
+            prop_assert!(!error.field().is_empty(), "{error}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn bytes(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            read(&bytes)?;
+        }
+
+        #[test]
+        fn broken_messages(which in 0..4usize, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+            let mut bytes = good()[which].clone();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            read(&bytes)?;
+        }
+    }
+}

@@ -56,11 +56,20 @@ fn anchors() -> TrustAnchors {
 }
 
 fn discovery(config: &Config) -> Discovery {
-    let registry = Registry::default();
+    discovery_in(config, &Registry::default())
+}
+
+fn discovery_in(config: &Config, registry: &Registry) -> Discovery {
     let dns = Arc::new(Dns::new(None, None, registry.clone()));
     let (_, anchors) = watch::channel(anchors());
     let (_, material) = watch::channel(None);
-    Discovery::start(config, Handle::current(), dns, Peers { anchors, material }, &registry)
+    Discovery::start(config, Handle::current(), dns, Peers { anchors, material }, registry)
+}
+
+fn metrics(registry: &Registry) -> String {
+    let mut text = String::new();
+    registry.render(&mut text);
+    text
 }
 
 /// Waits until the value is as wanted.
@@ -195,10 +204,12 @@ fn subscriptions_are_bounded() {
 async fn one_subscription_serves_all() {
     let script = Arc::new(Script::default());
     let fake = Fake::start(script.clone());
-    let discovery = discovery(&config(fake.addr, &[]));
+    let registry = Registry::default();
+    let discovery = discovery_in(&config(fake.addr, &[]), &registry);
     let _profile =
         script.get_profile.stream([dst::DestinationProfile { fully_qualified_name: "web".into(), ..Default::default() }]);
     let driver = script.watch.stream([policy("one")]);
+    assert!(!metrics(&registry).contains("control_response_total"));
     let (mut first, mut second) = (discovery.outbound(DST.parse().unwrap()), discovery.outbound(DST.parse().unwrap()));
     until(&mut first, |o| matches!(o, Outbound::Policy { profile: Some(p), .. } if p.fqn.as_deref() == Some("web"))).await;
     until(&mut second, |o| matches!(o, Outbound::Policy { .. })).await;
@@ -211,6 +222,11 @@ async fn one_subscription_serves_all() {
     drop((first, second));
     eventually("the subscription ends with its last holder", || discovery.0.outbound.len() == 0).await;
     eventually("the stream is reset", || driver.is_closed()).await;
+    let addr = format!("{{addr=\"{}\",tls=\"no_identity\",no_tls_reason=\"loopback\"", fake.addr);
+    let text = metrics(&registry);
+    assert!(text.contains(&format!("control_request_total{addr}}} ")), "{text}");
+    let ended = "status_code=\"200\",classification=\"success\",grpc_status=\"\",error=\"\"}";
+    assert!(text.contains(&format!("control_response_total{addr},{ended} 2\n")), "{text}");
     fake.kill();
 }
 
@@ -285,6 +301,28 @@ async fn streams_that_fail_are_opened_again() {
 }
 
 #[tokio::test]
+async fn nonsense_on_the_wire_is_survived() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let garbage = std::thread::spawn(move || {
+        for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0; 64], b""] {
+            let (mut socket, _) = listener.accept().unwrap();
+            let _ = socket.read(&mut [0; 1024]);
+            let _ = socket.write_all(answer);
+        }
+    });
+    let discovery = discovery(&config(addr, &[]));
+    let mut endpoints = discovery.endpoints(&"web:80".into());
+    eventually("three connections are tried", || garbage.is_finished()).await;
+    let script = Arc::new(Script::default());
+    let _driver = script.get.stream([add(&[1])]);
+    let fake = Fake::start_on(addr, script).await;
+    until(&mut endpoints, |set| last_octets(set) == [1]).await;
+    fake.kill();
+}
+
+#[tokio::test]
 async fn silent_and_old_streams_are_renewed() {
     let script = Arc::new(Script::default());
     let fake = Fake::start(script.clone());
@@ -294,7 +332,15 @@ async fn silent_and_old_streams_are_renewed() {
         let (_, anchors) = watch::channel(anchors());
         let (_, material) = watch::channel(None);
         let dns = Arc::new(Dns::new(None, None, Registry::default()));
-        Arc::new(Control::new("test", addr.clone(), limits, &config.outbound.direction, dns, Peers { anchors, material }))
+        Arc::new(Control::new(
+            "test",
+            addr.clone(),
+            limits,
+            &config.outbound.direction,
+            dns,
+            Peers { anchors, material },
+            &Registry::default(),
+        ))
     };
     let (destination, policy) = (control(&config.discovery.destination), control(&config.discovery.policy));
     let discovery = Discovery::with(&config, Handle::current(), destination, policy, &Registry::default());

@@ -152,7 +152,7 @@ impl Workload {
     fn control(&self, certified: &Certified, addr: ControlAddr) -> Control {
         let dns = Arc::new(Dns::new(None, None, Registry::default()));
         let peers = Peers { anchors: certified.anchors.clone(), material: certified.material.clone() };
-        Control::new("identity", addr, StreamLimits::default(), &self.config.outbound.direction, dns, peers)
+        Control::new("identity", addr, StreamLimits::default(), &self.config.outbound.direction, dns, peers, &Registry::default())
     }
 
     fn issuer(&self, certified: &Certified) -> Control {
