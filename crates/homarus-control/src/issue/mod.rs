@@ -121,10 +121,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     info!(address = %listener.local_addr()?, "serving certificates");
     ready.open();
 
-    let serving = tokio::spawn(serve(listener, certifier, drain));
-    info!(signal = %requests.next().await, "draining");
-    signal.finish(GRACE).await;
-    serving.await??;
+    let mut serving = tokio::spawn(serve(listener, certifier, drain));
+    tokio::select! {
+        ended = &mut serving => return ended?,
+        request = requests.next() => info!(%request, "draining"),
+    }
+    signal.start();
+    tokio::select! {
+        ended = tokio::time::timeout(GRACE, serving) => if let Ok(ended) = ended { ended?? },
+        request = requests.next() => info!(%request, "not waiting for requests under way"),
+    }
     Ok(())
 }
 
