@@ -7,16 +7,21 @@ mod env;
 #[cfg(test)]
 mod tests;
 
-use crate::observe::{Registry, process::Process};
+use crate::{
+    config,
+    observe::{Registry, process::Process},
+};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use homarus_daemon::logs::{Filter, LogError};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use std::{
     collections::BTreeMap,
-    io::Write,
+    fmt::Write as _,
+    io::Write as _,
     net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -31,6 +36,8 @@ pub struct Admin {
     /// Notified when somebody asks the proxy to end.
     shutdown: Notify,
     registry: Registry,
+    /// How long a series stays after its last change.
+    retain_idle: Duration,
     process: Process,
     /// None if logging is off.
     log: Option<Filter>,
@@ -40,13 +47,14 @@ pub struct Admin {
 
 impl Admin {
     /// A proxy that isn't ready yet.
-    pub fn new(registry: Registry, process: Process, log: Option<Filter>, shutdown_enabled: bool) -> Self {
+    pub fn new(config: &config::Process, registry: Registry, process: Process, log: Option<Filter>) -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };
         let env = std::env::vars_os().map(text).collect();
         let (ready, shutdown) = (AtomicBool::new(false), Notify::new());
-        Self { ready, shutdown_enabled, shutdown, registry, process, log, env }
+        let (retain_idle, shutdown_enabled) = (config.metrics_retain_idle, config.shutdown_endpoint);
+        Self { ready, shutdown_enabled, shutdown, registry, retain_idle, process, log, env }
     }
 
     /// The first certificate is there: ready, for good.
@@ -59,10 +67,20 @@ impl Admin {
         self.shutdown.notified().await;
     }
 
-    /// All metrics as text.
+    /// All metrics as text. Series that nobody uses any longer are dropped first: what isn't read needs no expiry, as it is
+    /// bounded anyway.
     pub fn metrics(&self) -> String {
         let mut text = String::new();
+        self.registry.expire(self.retain_idle);
         self.registry.render(&mut text);
+        let dropped = "homarus_metrics_dropped";
+        // Writing to a String can't fail.
+        let _ = write!(
+            text,
+            "# HELP {dropped} Series that were not kept because their family was full.\n# TYPE {dropped} counter\n\
+             {dropped}_total {}\n",
+            self.registry.dropped()
+        );
         self.process.render(&mut text);
         text.push_str("# EOF\n");
         text

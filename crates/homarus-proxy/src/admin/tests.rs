@@ -7,7 +7,17 @@ const LOCAL: &str = "127.0.0.1:5000";
 const REMOTE: &str = "10.0.0.9:5000";
 
 fn admin(shutdown_enabled: bool) -> Admin {
-    let mut admin = Admin::new(Registry::default(), Process::started_now(Vec::new(), None), None, shutdown_enabled);
+    let config = config::Process {
+        admin_addr: ([127, 0, 0, 1], 4191).into(),
+        metrics_retain_idle: Duration::from_millis(1),
+        shutdown_grace: Duration::ZERO,
+        shutdown_endpoint: shutdown_enabled,
+        ingress_mode: false,
+        access_log: None,
+        cores: Default::default(),
+        dns_ttl: (None, None),
+    };
+    let mut admin = Admin::new(&config, Registry::default(), Process::started_now(Vec::new(), None), None);
     admin.env = [("A", "1"), ("B", "x\"\n\u{1}é")].map(|(k, v)| (k.into(), v.into())).into();
     admin
 }
@@ -44,6 +54,7 @@ fn metrics_are_packed_for_whoever_likes() {
     let plain = ask(&admin, Method::GET, "/metrics", REMOTE);
     assert_eq!(plain.headers()[header::CONTENT_TYPE], "text/plain");
     assert!(body(&plain).contains("\nprocess_start_time_seconds ") && body(&plain).ends_with("# EOF\n"));
+    assert!(body(&plain).contains("\nhomarus_metrics_dropped_total 0\n"));
     let request = Request::get("/metrics").header("accept-encoding", "deflate, GZIP;q=1").body(Bytes::new()).unwrap();
     let packed = respond(&admin, &request, REMOTE.parse().unwrap());
     assert_eq!(packed.headers()[header::CONTENT_ENCODING], "gzip");

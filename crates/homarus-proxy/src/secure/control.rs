@@ -1,14 +1,17 @@
 //! TLS toward the control plane: as toward any endpoint, but also before we have a certificate of our own, and on the admin
 //! thread. No ALPN, no resumption: connections are few and long.
 
-use super::{Material, Session, TlsStream, keyring, verify::ServerVerifier};
+use super::{
+    Material, Session, TlsStream,
+    keyring::{self, OneCertificate},
+    verify::ServerVerifier,
+};
 use crate::net::TcpStream;
 use homarus_identity::TrustAnchors;
 use homarus_model::endpoint::ServerTls;
 use rustls::{
     ClientConfig,
     client::{Resumption, UnbufferedClientConnection},
-    sign::CertifiedKey,
 };
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
 use std::{
@@ -49,7 +52,7 @@ pub async fn connect(
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match material {
-        Some(material) => builder.with_client_cert_resolver(Arc::new(Ours(material.credential.certified_key()))),
+        Some(material) => builder.with_client_cert_resolver(Arc::new(OneCertificate(material.credential.certified_key()))),
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
@@ -57,20 +60,6 @@ pub async fn connect(
     let mut tls = TlsStream::new(tcp, session, None);
     poll_fn(|cx| tls.poll_handshake(cx)).await?;
     Ok(ControlStream(Box::new(tls)))
-}
-
-/// Shows our certificate.
-#[derive(Debug)]
-struct Ours(Arc<CertifiedKey>);
-
-impl rustls::client::ResolvesClientCert for Ours {
-    fn resolve(&self, _: &[&[u8]], schemes: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        schemes.contains(&rustls::SignatureScheme::ECDSA_NISTP256_SHA256).then(|| self.0.clone())
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
 }
 
 /// A TLS connection as the h2 library wants it, and one that may move between threads.

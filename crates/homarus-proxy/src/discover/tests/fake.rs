@@ -10,7 +10,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, async_trait};
 
@@ -80,6 +83,7 @@ pub(super) struct Script {
 pub(super) struct Fake {
     pub(super) addr: SocketAddr,
     runtime: Runtime,
+    drain: Option<oneshot::Sender<()>>,
 }
 
 impl Fake {
@@ -117,14 +121,22 @@ impl Fake {
             }
         };
         let addr = listener.local_addr()?;
+        let (drain, draining) = oneshot::channel();
         let says = Arc::new(Says(script));
         let server = tonic::transport::Server::builder()
             .add_service(destination_server::DestinationServer::from_arc(says.clone()))
             .add_service(outbound_policies_server::OutboundPoliciesServer::from_arc(says.clone()))
             .add_service(inbound_server_policies_server::InboundServerPoliciesServer::from_arc(says))
-            .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
+            .serve_with_incoming_shutdown(tokio_stream::wrappers::TcpListenerStream::new(listener), async move {
+                let _ = draining.await;
+            });
         runtime.spawn(server);
-        Ok(Self { addr, runtime })
+        Ok(Self { addr, runtime, drain: Some(drain) })
+    }
+
+    /// Takes nothing new; what is open goes on.
+    pub(super) fn drain(&mut self) {
+        drop(self.drain.take());
     }
 
     /// Kills it: all its connections break.

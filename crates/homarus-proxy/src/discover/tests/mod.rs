@@ -301,6 +301,25 @@ async fn streams_that_fail_are_opened_again() {
 }
 
 #[tokio::test]
+async fn a_control_plane_that_drains_keeps_its_streams_and_gets_no_new_ones() {
+    let (old, new) = (Arc::new(Script::default()), Arc::new(Script::default()));
+    let mut going = Fake::start(old.clone());
+    let discovery = discovery(&config(going.addr, &[]));
+    let driver = old.get.stream([add(&[1])]);
+    let mut endpoints = discovery.endpoints(&"one:80".into());
+    until(&mut endpoints, |set| last_octets(set) == [1]).await;
+    going.drain();
+    let coming = Fake::start_on(going.addr, new.clone()).await;
+    let _other = new.get.stream([add(&[3])]);
+    let mut others = discovery.endpoints(&"two:80".into());
+    until(&mut others, |set| last_octets(set) == [3]).await;
+    driver.send(Ok(add(&[2]))).await.unwrap();
+    until(&mut endpoints, |set| last_octets(set) == [1, 2]).await;
+    going.kill();
+    coming.kill();
+}
+
+#[tokio::test]
 async fn nonsense_on_the_wire_is_survived() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
