@@ -162,9 +162,8 @@ impl FromStr for MeshedHttp2 {
         let Params { flow_control, keep_alive } = serde_json::from_str(text)?;
         let windows = flow_control.unwrap_or_default();
         let window = |size: u32| (size > 0).then_some(size);
-        let keep_alive = keep_alive.and_then(|k| {
-            Some(KeepAlive { interval: k.interval?.into(), timeout: k.timeout?.into(), while_idle: k.while_idle })
-        });
+        let keep_alive = keep_alive
+            .and_then(|k| Some(KeepAlive { interval: k.interval?.into(), timeout: k.timeout?.into(), while_idle: k.while_idle }));
         Ok(Self(Http2Params {
             keep_alive,
             initial_connection_window: window(windows.initial_connection_window_size),

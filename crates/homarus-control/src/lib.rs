@@ -1,11 +1,11 @@
 //! Cluster facts into what each proxy must know; and the side doors: certificates, pod patches, validation.
 
+pub mod destination;
 mod events;
 pub mod index;
 pub mod inject;
 pub mod issue;
-pub mod serve;
-pub mod destination;
 pub mod policy;
 mod run;
+pub mod serve;
 pub mod watch;

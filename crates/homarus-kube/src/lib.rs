@@ -1,1 +1,7 @@
 //! All that is Kubernetes-shaped: CRD types, annotations, objects into facts, manifests.
+
+pub mod annotations;
+pub mod crds;
+pub mod injection;
+pub mod manifests;
+pub mod objects;

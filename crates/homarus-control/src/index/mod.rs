@@ -88,7 +88,7 @@ impl Index {
     /// Takes in a change, and says what depends on it.
     pub fn apply(&mut self, change: Change, dirty: &mut Dirty) {
         let (kind, id, new) = match change {
-            Change::Apply(fact) => (fact.kind(), fact.id().clone(), Some(Arc::new(fact))),
+            Change::Apply(fact) => (fact.kind(), fact.id().clone(), Some(fact)),
             Change::Delete(kind, id) => (kind, id, None),
         };
         let old = self.facts.find(kind, &id).cloned();

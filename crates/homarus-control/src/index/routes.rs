@@ -61,9 +61,8 @@ fn is_on_server(route: &Route, server: &Server) -> bool {
 }
 
 fn is_on_service(route: &Route, service: &Id, port: u16) -> bool {
-    let to_port = |p: &&homarus_model::facts::Parent| {
-        p.kind == ParentKind::Service && p.id == *service && p.port.is_none_or(|p| p == port)
-    };
+    let to_port =
+        |p: &&homarus_model::facts::Parent| p.kind == ParentKind::Service && p.id == *service && p.port.is_none_or(|p| p == port);
     route.parents.iter().filter(to_port).any(|parent| {
         let accepts = |a: &&homarus_model::facts::Acceptance| {
             a.kind == ParentKind::Service && a.name == parent.id.name && a.port == parent.port

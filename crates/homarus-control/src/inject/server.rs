@@ -151,6 +151,7 @@ async fn carry<C: Cluster>(
     webhook: Arc<Webhook<C>>,
     mut drain: Drain,
 ) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
     let stream = tokio::select! {
         () = drain.signaled() => return Ok(()),
         stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => stream.context("TLS handshake timed out")??,

@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
+use futures::StreamExt;
 use homarus_daemon::admin::Admin;
 use homarus_daemon::args::Listen;
 use homarus_daemon::drain::{self, Drain};
@@ -166,9 +167,15 @@ async fn serve<T: tokens::ReviewTokens>(
     mut drain: Drain,
 ) -> anyhow::Result<()> {
     let service = IdentityServer::new(certifier).max_decoding_message_size(MAX_REQUEST_BYTES);
+    // Answers are small and awaited: a proxy starts with this one.
+    let incoming = TcpListenerStream::new(listener).inspect(|accepted| {
+        if let Ok(stream) = accepted {
+            let _ = stream.set_nodelay(true);
+        }
+    });
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
-        .serve_with_incoming_shutdown(service, TcpListenerStream::new(listener), async move { drain.signaled().await })
+        .serve_with_incoming_shutdown(service, incoming, async move { drain.signaled().await })
         .await
         .context("serving certificates failed")
 }

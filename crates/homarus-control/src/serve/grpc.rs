@@ -211,7 +211,8 @@ impl Body for Messages {
                 if let Some(call) = self.call.take() {
                     call.end(Code::Ok);
                 }
-                let trailers = HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+                let trailers =
+                    HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
         }

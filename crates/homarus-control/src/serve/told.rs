@@ -37,10 +37,9 @@ impl Told for EndpointSet {
     fn since(&self, before: &Self) -> Vec<Bytes> {
         let (changed, gone) = self.changes_since(before);
         let changed: Vec<Endpoint> = changed.iter().map(|e| Endpoint::clone(e)).collect();
-        let added = changed.chunks(MAX_ENDPOINTS).map(|part| EndpointUpdate::Add {
-            set_labels: self.labels.clone(),
-            endpoints: part.to_vec(),
-        });
+        let added = changed
+            .chunks(MAX_ENDPOINTS)
+            .map(|part| EndpointUpdate::Add { set_labels: self.labels.clone(), endpoints: part.to_vec() });
         let removed = gone.chunks(MAX_ENDPOINTS).map(|part| EndpointUpdate::Remove(part.to_vec()));
         // First what is new, so that a client isn't left with nothing in between.
         added.chain(removed).map(|update| frame(&encode::endpoint_update(&update))).collect()

@@ -187,7 +187,7 @@ impl Follower {
                     warn!(kind = %self.source.resource.kind, object = %id, %defect, "a part of an object can't be read");
                 }
                 self.known.insert(id.clone());
-                self.say(News::Change(Change::Apply(readable.fact))).await?;
+                self.say(News::Change(Change::Apply(Arc::new(readable.fact)))).await?;
             }
             Err(defect) => {
                 self.metrics.unreadable.get_or_create(&self.labels).inc();
@@ -235,4 +235,3 @@ fn meta(from: ObjectMeta) -> Meta {
         owner_references: owners.map(|owner| OwnerRef { kind: owner.kind, name: owner.name.into() }).collect(),
     }
 }
-

@@ -106,4 +106,3 @@ pub fn of_policy() -> Vec<Source> {
         route(RouteKind::Grpc, "v1", "grpcroutes").optional(),
     ]
 }
-

@@ -141,7 +141,7 @@ impl Fact {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// This holds now, in place of what was known of the same object.
-    Apply(Fact),
+    Apply(Arc<Fact>),
     /// The object is gone.
     Delete(Kind, Id),
 }

@@ -5,12 +5,10 @@ use crate::index::{Absence, Index, Topic, workloads::Subject};
 use homarus_model::{
     Meta,
     facts::{
-        AuthorizationPolicy, Id, IdentityPattern, IdentitySource, Route, RouteFilter, RouteRule, Rules, Server, ServerAuthorization,
-        ServerProtocol, ServerSelection, Target,
+        AuthorizationPolicy, Id, IdentityPattern, IdentitySource, Route, RouteFilter, RouteRule, Rules, Server,
+        ServerAuthorization, ServerProtocol, ServerSelection, Target,
     },
-    inbound::{
-        Authentication, Authorization, DETECT_TIMEOUT, DefaultPolicy, Protocol, RoutePolicy, ServerPolicy,
-    },
+    inbound::{Authentication, Authorization, DETECT_TIMEOUT, DefaultPolicy, Protocol, RoutePolicy, ServerPolicy},
     meta::Resource,
     network::Network,
     route::{self, Filter, GrpcRoute, HttpMatch, HttpRoute, PathMatch, Rule},

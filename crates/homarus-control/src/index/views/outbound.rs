@@ -8,9 +8,7 @@ use homarus_model::{
     facts::{BackendRef, Id, Route, RouteFilter, RouteRule, Rules},
     inbound::DETECT_TIMEOUT,
     meta::Resource,
-    outbound::{
-        Backend, ClientPolicy, Dispatcher, Distribution, Ewma, OpaqueRoute, Protocol, Refusal, RouteBackend, RoutePolicy,
-    },
+    outbound::{Backend, ClientPolicy, Dispatcher, Distribution, Ewma, OpaqueRoute, Protocol, Refusal, RouteBackend, RoutePolicy},
     route::{self, Filter, HttpMatch, HttpRoute, InjectedFailure, PathMatch, Ratio, Rule},
 };
 use http::StatusCode;
@@ -50,9 +48,7 @@ impl Key for OutboundKey {
             OutboundTarget::Addr(addr) => *addr,
         };
         match index.services_at(addr.ip()).next() {
-            Some(service) if service.port(addr.port()).is_some() => {
-                Ok(index.client_policy(&service.id, addr.port(), &self.client))
-            }
+            Some(service) if service.port(addr.port()).is_some() => Ok(index.client_policy(&service.id, addr.port(), &self.client)),
             Some(service) => Ok(undefined_port(&service.id, addr.port())),
             None if index.settings().cluster_networks.iter().any(|n| n.contains(&addr.ip())) => {
                 Err(Absence::NotFound(format!("No such service: {addr}")))
@@ -148,11 +144,8 @@ impl Policy<'_> {
     }
 
     fn default_http(&self) -> HttpRoute<RoutePolicy> {
-        let policy = RoutePolicy {
-            meta: Arc::new(Meta::default_named("http")),
-            filters: Arc::new([]),
-            distribution: self.own_backend(),
-        };
+        let policy =
+            RoutePolicy { meta: Arc::new(Meta::default_named("http")), filters: Arc::new([]), distribution: self.own_backend() };
         let everything = HttpMatch { path: Some(PathMatch::Prefix("/".into())), ..HttpMatch::default() };
         HttpRoute { hosts: Vec::new(), rules: vec![Rule { matches: vec![everything], policy }] }
     }
@@ -241,10 +234,7 @@ fn unsupported(backend: &BackendRef) -> RouteBackend {
 fn failing(meta: Meta, message: String) -> RouteBackend {
     let message = message.into();
     let fail = InjectedFailure::Http { status: StatusCode::INTERNAL_SERVER_ERROR, message, ratio: Ratio::ALWAYS };
-    RouteBackend {
-        filters: [Filter::Fail(fail)].into(),
-        backend: Backend { meta: Arc::new(meta), dispatcher: Dispatcher::Fail },
-    }
+    RouteBackend { filters: [Filter::Fail(fail)].into(), backend: Backend { meta: Arc::new(meta), dispatcher: Dispatcher::Fail } }
 }
 
 fn filter(from: &RouteFilter) -> Filter {

@@ -5,7 +5,7 @@ use crate::index::{Absence, Index, Topic, links::Link, workloads::Subject};
 use homarus_model::{
     Meta,
     endpoint::Endpoint,
-    facts::{Id, Kind, Phase, Pod, Service, SliceTarget},
+    facts::{ExternalWorkload, Id, Kind, Phase, Pod, Service, SliceTarget},
     meta::Resource,
     profile::Profile,
 };
@@ -89,39 +89,42 @@ impl Index {
         let endpoint = endpoints.filter(|e| e.hostname.as_deref() == Some(hostname)).next().ok_or_else(absent)?;
         let addr = endpoint.addresses.first().map(|ip| SocketAddr::new(*ip, port)).ok_or_else(absent)?;
         match &endpoint.target {
-            SliceTarget::Pod(id) => self.pod_profile(addr, self.facts.pod(id).ok_or_else(absent)?),
-            _ => self.address_profile(addr),
+            SliceTarget::Pod(id) => Ok(self.pod_profile(addr, self.facts.pod(id).ok_or_else(absent)?)),
+            SliceTarget::External(id) => Ok(self.external_profile(addr, self.facts.external(id).ok_or_else(absent)?)),
+            SliceTarget::Unnamed | SliceTarget::Other => Ok(self.unknown_profile(addr)),
         }
     }
 
     /// The profile of an address that is no Service's.
     fn address_profile(&self, addr: SocketAddr) -> Result<Profile, Absence> {
         if let Some(pod) = self.one_pod(Link::Ip(addr.ip()), addr, |_| true)? {
-            return self.pod_profile(addr, pod);
+            return Ok(self.pod_profile(addr, pod));
         }
         let exposes = |pod: &Pod| pod.ports.iter().any(|p| p.host_port == Some(addr.port()));
         if let Some(pod) = self.one_pod(Link::HostIp(addr.ip()), addr, exposes)? {
             let behind = pod.ports.iter().find(|p| p.host_port == Some(addr.port()));
             // The node's port leads to the pod's, where its proxy can be reached as well.
             let direct = behind.zip(pod.ips.first()).map(|(port, ip)| SocketAddr::new(*ip, port.port));
-            return self.pod_profile(direct.unwrap_or(addr), pod);
+            return Ok(self.pod_profile(direct.unwrap_or(addr), pod));
         }
-        self.external_profile(addr)
-    }
-
-    fn external_profile(&self, addr: SocketAddr) -> Result<Profile, Absence> {
         let ids = self.links.of(&Link::Ip(addr.ip())).filter(|(kind, _)| *kind == Kind::ExternalWorkload);
         let declares = |id| self.facts.external(id).filter(|x| x.ports.iter().any(|p| p.port == addr.port()));
         let mut found = ids.filter_map(|(_, id)| declares(id));
         match (found.next(), found.next()) {
-            (None, _) => Ok(workload_profile(Endpoint::plain(addr), self.is_opaque_by_default(addr.port()))),
-            (Some(external), None) => {
-                let mut endpoint = self.external_endpoint(addr, external, "");
-                name_namespace(&mut endpoint, &external.id.namespace);
-                Ok(workload_profile(endpoint, self.is_opaque(Subject::External(external), addr.port())))
-            }
+            (None, _) => Ok(self.unknown_profile(addr)),
+            (Some(external), None) => Ok(self.external_profile(addr, external)),
             (Some(a), Some(b)) => Err(shared(addr, &a.id, &b.id)),
         }
+    }
+
+    fn unknown_profile(&self, addr: SocketAddr) -> Profile {
+        workload_profile(Endpoint::plain(addr), self.is_opaque_by_default(addr.port()))
+    }
+
+    fn external_profile(&self, addr: SocketAddr, external: &ExternalWorkload) -> Profile {
+        let mut endpoint = self.external_endpoint(addr, external, "");
+        name_namespace(&mut endpoint, &external.id.namespace);
+        workload_profile(endpoint, self.is_opaque(Subject::External(external), addr.port()))
     }
 
     /// The only live pod behind a link.
@@ -135,14 +138,14 @@ impl Index {
         }
     }
 
-    fn pod_profile(&self, addr: SocketAddr, pod: &Pod) -> Result<Profile, Absence> {
+    fn pod_profile(&self, addr: SocketAddr, pod: &Pod) -> Profile {
         let opaque = self.is_opaque(Subject::Pod(pod), addr.port());
         let known = (pod.phase == Phase::Running).then(|| self.pod_endpoint(addr, pod, "")).flatten();
         let Some(mut endpoint) = known else {
-            return Ok(workload_profile(Endpoint::plain(addr), opaque));
+            return workload_profile(Endpoint::plain(addr), opaque);
         };
         name_namespace(&mut endpoint, &pod.id.namespace);
-        Ok(workload_profile(endpoint, opaque))
+        workload_profile(endpoint, opaque)
     }
 }
 
