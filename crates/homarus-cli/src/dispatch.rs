@@ -1,0 +1,92 @@
+//! From the words of a command line to the code that does it, and from how that ended to an exit code.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::{Command as Program, ExitCode};
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cluster::Cluster;
+use crate::command_line::{self, Cli, Command, Globals, Line};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::{completion, controller, stat, terminal, top, version};
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_default();
+    let words: Vec<_> = args.collect();
+    let outcome = match controller::asked_for(Path::new(&name), &words) {
+        Some(words) => controller::main(words),
+        None => ask(words),
+    };
+    match outcome {
+        Ok(Exit::Ok) => ExitCode::SUCCESS,
+        Ok(Exit::Unwell) => ExitCode::FAILURE,
+        Err(failure) => {
+            if !failure.is_said() {
+                eprintln!("Error: {failure}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn ask(words: Vec<OsString>) -> Outcome {
+    match command_line::sort(words, &Cli::command()) {
+        Line::Ours(words) => ours(words),
+        Line::Extension(name, words) => extension(&name, &words),
+        Line::FlagsBeforeExtension => Err(Failure::usage("Cannot accept flags before Linkerd extension name")),
+    }
+}
+
+fn ours(words: Vec<OsString>) -> Outcome {
+    let words = std::iter::once(OsString::from("homarus")).chain(words);
+    let parsed = Cli::command().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and usage errors know where they belong, and with which code.
+            let _ = error.print();
+            return if error.use_stderr() { Err(Failure::said()) } else { Ok(Exit::Ok) };
+        }
+    };
+    let Some(command) = cli.command else {
+        Cli::command().print_help()?;
+        return Ok(Exit::Ok);
+    };
+    if cli.globals.verbose {
+        terminal::log("debug,hyper=info,h2=info,tower=info,rustls=info");
+    }
+    runtime()?.block_on(run(&cli.globals, command))
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+async fn run(globals: &Globals, command: Command) -> Outcome {
+    match command {
+        Command::Completion(args) => completion::run(&args),
+        Command::Version(args) => version::run(globals, &args).await,
+        Command::Stat(args) => stat::run(&Cluster::connect(globals).await?, &args).await,
+        Command::Top(args) => top::run(&Cluster::connect(globals).await?, &args).await,
+        _ => Err(Failure::new("not there")),
+    }
+}
+
+/// Another program's command: what it does with it is its business.
+fn extension(name: &str, words: &[OsString]) -> Outcome {
+    let program = format!("linkerd-{name}");
+    match Program::new(&program).args(words).status() {
+        Ok(status) if status.success() => Ok(Exit::Ok),
+        Ok(status) => Err(Failure::new(match status.code() {
+            Some(code) => format!("exit status {code}"),
+            None => status.to_string(),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::usage(format!("unknown command {name:?} for \"homarus\""))
+            .remedy("Run 'homarus --help' for the commands there are.")),
+        Err(error) => Err(Failure::new(format!("cannot run {program}: {error}"))),
+    }
+}

@@ -1,0 +1,60 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+const BEFORE: &str = r#"
+response_total{direction="inbound",status_code="200",classification="success"} 100
+response_total{direction="inbound",status_code="500",classification="failure"} 10
+response_latency_ms_bucket{direction="inbound",status_code="200",le="1"} 50
+response_latency_ms_bucket{direction="inbound",status_code="200",le="2"} 110
+response_latency_ms_bucket{direction="inbound",status_code="200",le="+Inf"} 110
+tcp_open_connections{direction="inbound",peer="src"} 7
+tcp_open_connections{direction="inbound",peer="dst"} 9
+tcp_read_bytes_total{direction="inbound",peer="src"} 1000
+"#;
+
+const AFTER: &str = r#"
+response_total{direction="inbound",status_code="200",classification="success"} 109
+response_total{direction="inbound",status_code="500",classification="failure"} 2
+response_total{direction="inbound",status_code="503",classification="failure"} 1
+response_total{direction="outbound",dst_deployment="voting",status_code="200",classification="success"} 4
+response_latency_ms_bucket{direction="inbound",status_code="200",le="1"} 50
+response_latency_ms_bucket{direction="inbound",status_code="200",le="2"} 122
+response_latency_ms_bucket{direction="inbound",status_code="200",le="+Inf"} 122
+tcp_open_connections{direction="inbound",peer="src"} 3
+tcp_open_connections{direction="inbound",peer="dst"} 9
+tcp_read_bytes_total{direction="inbound",peer="src"} 1500
+"#;
+
+fn tally(direction: Direction) -> Option<Traffic> {
+    let (before, after) = (Page::read(BEFORE), Page::read(AFTER));
+    after.since(&before).tally(direction, |_| Some(())).remove(&())
+}
+
+#[test]
+fn what_happened_between_two_pages() {
+    let traffic = tally(Direction::Inbound).unwrap();
+    assert_eq!(traffic.success, 9.0);
+    assert_eq!(traffic.failure, 3.0, "2 after a restart, 1 of a new series");
+    assert_eq!(traffic.success_rate(), Some(0.75));
+    assert_eq!(traffic.latency.quantile(Quantile::P50), Some(1.5));
+    assert_eq!(traffic.open_connections, 3.0, "what is open now, at the client's end");
+    assert_eq!(traffic.read_bytes, 500.0);
+}
+
+#[test]
+fn directions_and_keys_are_told_apart() {
+    assert_eq!(tally(Direction::Outbound).unwrap().success, 4.0);
+    let (before, after) = (Page::read(BEFORE), Page::read(AFTER));
+    let by_target = after.since(&before).tally(Direction::Outbound, |labels| labels.of("dst_deployment").map(str::to_owned));
+    assert_eq!(by_target.keys().collect::<Vec<_>>(), ["voting"]);
+    let none = after.since(&before).tally(Direction::Inbound, |labels| labels.of("dst_deployment").map(str::to_owned));
+    assert!(none.is_empty());
+}
+
+#[test]
+fn nothing_happened() {
+    let page = Page::read(AFTER);
+    let traffic = page.since(&page).tally(Direction::Inbound, |_| Some(())).remove(&()).unwrap();
+    assert_eq!((traffic.success_rate(), traffic.responses()), (None, 0.0));
+    assert_eq!(traffic.latency.quantile(Quantile::P50), None);
+}
