@@ -4,6 +4,8 @@ pub mod endpoints;
 pub mod inbound;
 pub mod outbound;
 pub mod profile;
+#[cfg(test)]
+mod tests;
 
 use super::{Absence, Index, Topic};
 use std::{fmt, hash::Hash};
