@@ -120,7 +120,7 @@ pub(crate) fn identity(name: &str) -> Option<Identity> {
     name.parse().ok()
 }
 
-fn system_time(at: ASN1Time) -> SystemTime {
+pub(crate) fn system_time(at: ASN1Time) -> SystemTime {
     let seconds = at.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let at = if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };

@@ -91,6 +91,11 @@ pub fn peer_identity(leaf: &CertificateDer<'_>) -> Option<Identity> {
     certificate::identity(first)
 }
 
+/// The last moment at which a leaf is valid.
+pub fn expiry(leaf: &CertificateDer<'_>) -> Result<SystemTime, ChainError> {
+    Ok(certificate::system_time(certificate::read(leaf)?.validity().not_after))
+}
+
 /// Whether any name of this leaf is the expected one. The chain must have been verified.
 pub fn verify_name(leaf: &CertificateDer<'_>, expected: &Identity) -> Result<(), ChainError> {
     let cert = certificate::read(leaf)?;

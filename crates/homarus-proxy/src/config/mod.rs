@@ -144,7 +144,16 @@ impl std::error::Error for InvalidConfig {}
 pub fn log_settings() -> (String, Format) {
     let var = |name: &str| std::env::var(format!("{}{name}", vars::PREFIX)).ok();
     let format = var("LOG_FORMAT").and_then(|f| f.parse().ok()).unwrap_or_default();
-    (var("LOG").unwrap_or_else(|| DEFAULT_LOG.into()), format)
+    (with_our_name(&var("LOG").unwrap_or_else(|| DEFAULT_LOG.into())), format)
+}
+
+/// Filters speak of `linkerd`; what they say of it applies to our own modules too.
+pub fn with_our_name(filter: &str) -> String {
+    let ours = filter.split(',').filter(|d| d.trim_start().starts_with("linkerd")).map(|d| {
+        let level = d.split_once('=').map_or("trace", |(_, level)| level);
+        format!(",homarus_proxy={level}")
+    });
+    filter.to_owned() + &ours.collect::<String>()
 }
 
 const DEFAULT_LOG: &str = "warn,linkerd=info,hickory=error";

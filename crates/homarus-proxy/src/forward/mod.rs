@@ -1,0 +1,5 @@
+//! Carrying on: connections to endpoints and applications, and the bytes between two connections.
+
+pub mod connect;
+pub mod copy;
+pub mod metrics;

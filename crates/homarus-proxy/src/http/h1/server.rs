@@ -1,0 +1,232 @@
+//! The server's side of an HTTP/1 connection.
+//!
+//! One request at a time. Between requests the connection is parked: it waits for the socket and holds no buffer. A body is
+//! read only when the handler asks for it, so a slow receiver slows the sender.
+
+use super::{
+    Invalid,
+    conn::{Conn, Sending},
+    framing::{Decoder, Framing},
+    head::{self, ParsedRequest},
+};
+use crate::{
+    forward::copy,
+    http::{Body, BodyError, Frame, Handler, Request, Response, ServeError, Tally},
+    io::Io,
+    net,
+};
+use homarus_daemon::drain::Drain;
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// How long a client may take over one head once it has begun. Slower ones are cut off, so that they can't hold buffers.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is read of a body that nobody wanted, so that the connection can go on.
+const DISCARD_BYTES: u64 = 64 * 1024;
+
+/// The connection while a request is under way: its body is read through a second handle.
+struct Exchange {
+    conn: Option<Conn>,
+    decoder: Decoder,
+    /// `100 Continue` has to be sent before the body is read.
+    continue_first: bool,
+}
+
+type Shared = Rc<RefCell<Exchange>>;
+
+/// The body of a request.
+pub struct Incoming(Shared);
+
+/// What comes after a request.
+enum Next {
+    /// Another one.
+    Request(Conn),
+    /// The end.
+    Close(Conn),
+    /// A tunnel to this.
+    Tunnel(Conn, Io),
+}
+
+/// Serves a connection until its client or the drain ends it.
+pub async fn serve<H: Handler>(io: Io, handler: &H, mut drain: Drain) -> Result<(), ServeError> {
+    let mut conn = Conn::new(io);
+    loop {
+        if conn.input().is_empty() {
+            let go_on = tokio::select! {
+                biased;
+                () = poll_fn(|cx| conn.io.poll_readable(cx)) => true,
+                () = drain.signaled() => false,
+            };
+            if !go_on {
+                return finish(conn).await;
+            }
+        }
+        // Boxed, so that a parked connection is small.
+        match Box::pin(exchange(conn, handler, &drain)).await? {
+            None => return Ok(()),
+            Some(Next::Request(next)) => conn = next,
+            Some(Next::Close(conn)) => return finish(conn).await,
+            Some(Next::Tunnel(conn, other)) => {
+                let _ = copy::both(conn.into_io(), other).await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn finish(mut conn: Conn) -> Result<(), ServeError> {
+    Ok(poll_fn(|cx| conn.io.poll_finish(cx)).await?)
+}
+
+/// One request and its response; none: the client has gone.
+async fn exchange<H: Handler>(mut conn: Conn, handler: &H, drain: &Drain) -> Result<Option<Next>, ServeError> {
+    let read = net::timeout(HEAD_TIMEOUT, poll_fn(|cx| conn.poll_head(cx, head::parse_request))).await;
+    let parsed = match read {
+        Some(Ok(Some(parsed))) => parsed,
+        Some(Ok(None)) => return Ok(None),
+        Some(Err(BodyError::Invalid(invalid))) => return refuse(conn, invalid).await,
+        Some(Err(BodyError::Io(error))) => return Err(error.into()),
+        Some(Err(error)) => return Err(error.into()),
+        None => return refuse(conn, Invalid::Truncated).await,
+    };
+    let ParsedRequest { head, framing, keep_alive, expects_continue, wants_upgrade } = parsed;
+    let asked = Asked { method: head.method.clone(), version: head.version, keep_alive, wants_upgrade };
+    let has_body = framing != Framing::None;
+    let shared = Rc::new(RefCell::new(Exchange {
+        conn: Some(conn),
+        decoder: Decoder::new(framing),
+        continue_first: expects_continue && has_body,
+    }));
+    let body = if has_body { Body::http1_request(Incoming(shared.clone())) } else { Body::empty() };
+    let response = handler.handle(Request { head, body }).await;
+    respond(&shared, response, &asked, drain).await
+}
+
+/// What a request says of how its response has to look.
+struct Asked {
+    method: Method,
+    version: Version,
+    keep_alive: bool,
+    wants_upgrade: bool,
+}
+
+async fn refuse(mut conn: Conn, invalid: Invalid) -> Result<Option<Next>, ServeError> {
+    let status = if invalid == Invalid::TooLarge { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+    let mut response = Response::empty(status, ());
+    response.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    conn.put_head(|out| head::write_response(out, &response.head, Version::HTTP_11, Framing::None, true))?;
+    poll_fn(|cx| conn.poll_flush(cx)).await?;
+    finish(conn).await?;
+    Err(invalid.into())
+}
+
+/// Writes the response and decides what comes next.
+async fn respond<T: Tally>(
+    shared: &Shared,
+    mut response: Response<T>,
+    asked: &Asked,
+    drain: &Drain,
+) -> Result<Option<Next>, ServeError> {
+    if let Some(other) = response.upgrade.take().filter(|_| asked.wants_upgrade) {
+        return tunnel(shared, response, other).await;
+    }
+    let framing = response_framing(&response, asked);
+    let close = response.close
+        || !asked.keep_alive
+        || framing == Framing::UntilEnd
+        || drain.is_signaled()
+        || shared.borrow().decoder.remaining().is_none_or(|left| left > DISCARD_BYTES);
+    take_conn(shared)?.put_head(|out| head::write_response(out, &response.head, asked.version, framing, close))?;
+    let mut sending = Sending::new(response.body, framing);
+    let sent = poll_fn(|cx| {
+        let mut conn = take_conn(shared)?;
+        match sending.poll(&mut conn, cx, &mut response.tally) {
+            Poll::Ready(Ok(())) => conn.poll_flush(cx).map_err(BodyError::from),
+            other => other,
+        }
+    });
+    if let Err(error) = sent.await {
+        response.tally.failed(&error);
+        return Err(error.into());
+    }
+    let mut exchange = shared.borrow_mut();
+    let Exchange { conn, decoder, .. } = &mut *exchange;
+    let Some(mut conn) = conn.take() else { return Err(BodyError::Canceled.into()) };
+    if close {
+        return Ok(Some(Next::Close(conn)));
+    }
+    // The rest of a body that nobody wanted stands before the next request.
+    while !decoder.is_done() {
+        match net::timeout(HEAD_TIMEOUT, poll_fn(|cx| conn.poll_body(cx, decoder))).await {
+            Some(Some(Ok(_))) => {}
+            Some(None) if decoder.is_done() => {}
+            _ => return Ok(Some(Next::Close(conn))),
+        }
+    }
+    Ok(Some(Next::Request(conn)))
+}
+
+/// The connection of an exchange, for the moment.
+fn take_conn(shared: &Shared) -> Result<std::cell::RefMut<'_, Conn>, BodyError> {
+    std::cell::RefMut::filter_map(shared.borrow_mut(), |exchange| exchange.conn.as_mut()).map_err(|_| BodyError::Canceled)
+}
+
+/// How the end of a response will be known (RFC 9112 §6.3).
+fn response_framing<T>(response: &Response<T>, asked: &Asked) -> Framing {
+    let status = response.head.status;
+    if asked.method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || (asked.method == Method::CONNECT && status.is_success())
+    {
+        return Framing::None;
+    }
+    let announced = response.head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    match announced.or(response.body.exact_len()) {
+        Some(n) => Framing::Length(n),
+        None if asked.version == Version::HTTP_10 => Framing::UntilEnd,
+        None => Framing::Chunked,
+    }
+}
+
+/// Announces the tunnel and hands both ends over.
+async fn tunnel<T: Tally>(shared: &Shared, mut response: Response<T>, other: Io) -> Result<Option<Next>, ServeError> {
+    take_conn(shared)?.put_head(|out| head::write_response(out, &response.head, Version::HTTP_11, Framing::None, false))?;
+    poll_fn(|cx| take_conn(shared)?.poll_flush(cx).map_err(BodyError::from)).await?;
+    response.tally.complete(None);
+    let conn = shared.borrow_mut().conn.take();
+    Ok(conn.map(|conn| Next::Tunnel(conn, other)))
+}
+
+impl Incoming {
+    /// The next part of the body.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let mut exchange = self.0.borrow_mut();
+        let Exchange { conn, decoder, continue_first } = &mut *exchange;
+        // The response is complete and the connection has gone on without this body.
+        let Some(conn) = conn else { return Poll::Ready(Some(Err(BodyError::Canceled))) };
+        if std::mem::take(continue_first) {
+            conn.put_head(|out| super::Put::put(out, b"HTTP/1.1 100 Continue\r\n\r\n"))?;
+            let _ = conn.poll_flush(cx)?;
+        }
+        conn.poll_body(cx, decoder)
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_end(&self) -> bool {
+        self.0.borrow().decoder.is_done()
+    }
+
+    /// How many bytes will come, if that is known.
+    pub fn exact_len(&self) -> Option<u64> {
+        self.0.borrow().decoder.remaining()
+    }
+}

@@ -1,0 +1,157 @@
+//! The client's side of an HTTP/2 connection: many exchanges at a time.
+
+use super::{Incoming, MAX_HEADER_LIST_BYTES, Sending, Sent, Settings};
+use crate::{
+    http::{Body, RequestHead, ResponseHead, SendError},
+    io::Io,
+};
+use ::h2::{Reason, client::SendRequest};
+use bytes::Bytes;
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    rc::Rc,
+    task::Poll,
+};
+
+/// A connection that takes requests as long as it lives. Clones share it.
+#[derive(Clone)]
+pub struct Client {
+    send: SendRequest<Bytes>,
+    state: Rc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    closed: Cell<bool>,
+    streams: Cell<usize>,
+}
+
+/// Counts a stream as long as it lives.
+struct Open(Rc<State>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
+}
+
+impl Client {
+    /// Begins HTTP/2 on a connection; the connection's own work runs on this worker until it ends.
+    pub async fn connect(io: Io, settings: &Settings) -> Result<Self, ::h2::Error> {
+        let (send, mut connection) = builder(settings).handshake::<_, Bytes>(io).await?;
+        let state = Rc::new(State::default());
+        let (ping, shared) = (connection.ping_pong(), state.clone());
+        let keep_alive = settings.keep_alive;
+        tokio::task::spawn_local(async move {
+            let watched = shared.clone();
+            let gone = async move {
+                match (ping, keep_alive) {
+                    (Some(ping), Some(keep_alive)) => super::keep_alive(ping, keep_alive, move || watched.streams.get() > 0).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP/2 connection ended");
+                },
+                () = gone => tracing::debug!("endpoint answers no ping"),
+            }
+            shared.closed.set(true);
+        });
+        Ok(Self { send, state })
+    }
+
+    /// Whether new requests may be sent.
+    pub fn is_open(&self) -> bool {
+        !self.state.closed.get()
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub async fn send(&self, head: RequestHead, body: Body) -> Result<(ResponseHead, Body), SendError> {
+        let mut send = self.send.clone();
+        if let Err(error) = poll_fn(|cx| send.poll_ready(cx)).await {
+            self.state.closed.set(true);
+            return Err(SendError { error: error.into(), unprocessed: true });
+        }
+        let end = body.is_end();
+        self.state.streams.set(self.state.streams.get() + 1);
+        let open = Open(self.state.clone());
+        let (response, stream) = match send.send_request(http::Request::from_parts(head, ()), end) {
+            Ok(begun) => begun,
+            Err(error) => {
+                let unprocessed = self.begin_failed(&error);
+                return Err(SendError { error: error.into(), unprocessed });
+            }
+        };
+        let mut response = std::pin::pin!(response);
+        if end {
+            return match response.await {
+                Ok(response) => Ok(receive(response, None, open)),
+                Err(error) => Err(SendError { unprocessed: is_unprocessed(&error), error: error.into() }),
+            };
+        }
+        let mut sending = Sending::new(stream, body);
+        let mut sent = false;
+        let got = poll_fn(|cx| {
+            if !sent && let Poll::Ready(ended) = sending.poll(cx, &mut ()) {
+                if let Sent::SourceFailed(error) = ended {
+                    return Poll::Ready(Err((error, false)));
+                }
+                // If the server refused it, its response or its reset says why.
+                sent = true;
+            }
+            response.as_mut().poll(cx).map_err(|error| (is_unprocessed(&error), error)).map_err(|(u, e)| (e.into(), u))
+        })
+        .await;
+        match got {
+            Ok(response) => Ok(receive(response, (!sent).then_some(sending), open)),
+            Err((error, unprocessed)) => Err(SendError { error, unprocessed }),
+        }
+    }
+
+    /// A request that could not even begin: nobody has seen it, but its head may be what is wrong.
+    fn begin_failed(&self, error: &::h2::Error) -> bool {
+        let connection = error.is_go_away() || error.is_io();
+        if connection {
+            self.state.closed.set(true);
+        }
+        connection || error.reason() == Some(Reason::REFUSED_STREAM)
+    }
+}
+
+fn builder(settings: &Settings) -> ::h2::client::Builder {
+    let mut builder = ::h2::client::Builder::new();
+    builder.enable_push(false);
+    builder.max_header_list_size(settings.max_header_list_size.unwrap_or(MAX_HEADER_LIST_BYTES));
+    if let Some(bytes) = settings.stream_window {
+        builder.initial_window_size(bytes);
+    }
+    if let Some(bytes) = settings.connection_window {
+        builder.initial_connection_window_size(bytes);
+    }
+    if let Some(bytes) = settings.max_frame_size {
+        builder.max_frame_size(bytes);
+    }
+    builder
+}
+
+/// Makes the response; what is left of the request's body is sent on meanwhile.
+fn receive(response: http::Response<::h2::RecvStream>, sending: Option<Sending>, open: Open) -> (ResponseHead, Body) {
+    let (head, stream) = response.into_parts();
+    let body = if stream.is_end_stream() { Body::empty() } else { Body::http2(Incoming::new(stream)) };
+    if let Some(mut sending) = sending {
+        tokio::task::spawn_local(async move {
+            let _ = poll_fn(|cx| sending.poll(cx, &mut ())).await;
+            drop(open);
+        });
+    }
+    (head, body)
+}
+
+/// Whether the peer has certainly not processed a request that failed so (RFC 9113 §8.7).
+fn is_unprocessed(error: &::h2::Error) -> bool {
+    let refused = error.reason() == Some(Reason::REFUSED_STREAM) && error.is_remote();
+    // A GOAWAY fails only streams that the peer says it will not process.
+    refused || (error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR))
+}

@@ -1,0 +1,8 @@
+//! What the proxy tells about itself: metrics, access log, process figures.
+
+pub mod http;
+pub mod labels;
+pub mod process;
+pub mod registry;
+
+pub use registry::{Counter, Family, Gauge, Histogram, Labels, Registry};

@@ -1,0 +1,235 @@
+//! What one worker knows of one original destination: the policy, resolved, and what was seen there before.
+
+use super::metrics::DestinationMetrics;
+use crate::{
+    discover::{self, Watched},
+    fault::{Cause, Fault},
+    net::{self, Instant},
+    route::{Backends, Opaque, Routes},
+    worker::Worker,
+};
+use homarus_model::{
+    Meta,
+    outbound::{ClientPolicy, Dispatcher, Distribution, OpaqueRoute, Protocol},
+    profile::Profile,
+};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long it is remembered that a server speaks first.
+const REMEMBER: Duration = Duration::from_secs(300);
+
+/// One original destination.
+pub struct Destination {
+    worker: Rc<Worker>,
+    original_dst: SocketAddr,
+    watch: RefCell<Watched<discover::Outbound>>,
+    resolved: RefCell<Option<Rc<Resolved>>>,
+    used: Cell<Instant>,
+    server_first: Cell<Option<Instant>>,
+    /// What is counted.
+    pub metrics: DestinationMetrics,
+}
+
+/// A policy with everything that it leads to.
+pub struct Resolved {
+    backends: Backends,
+    /// What is spoken there.
+    pub kind: Kind,
+    /// No route could change the backend of an opaque connection, so the server may be connected before the client speaks.
+    pub may_speculate: bool,
+}
+
+/// What is spoken.
+pub enum Kind {
+    /// Find out.
+    Detect {
+        /// Routes of HTTP/1 requests.
+        http1: Routes,
+        /// Routes of HTTP/2 requests.
+        http2: Routes,
+        /// Everything else.
+        opaque: Rc<Opaque>,
+    },
+    /// HTTP/1.
+    Http1(Routes),
+    /// HTTP/2.
+    Http2(Routes),
+    /// gRPC.
+    Grpc(Routes),
+    /// Bytes.
+    Opaque(Rc<Opaque>),
+    /// Nothing: the control plane refuses, or can't be understood.
+    Refused(Arc<str>),
+}
+
+impl Destination {
+    /// Begins to ask about an address.
+    pub fn new(worker: &Rc<Worker>, original_dst: SocketAddr) -> Rc<Self> {
+        Rc::new(Self {
+            watch: RefCell::new(worker.discovery.outbound(original_dst)),
+            metrics: DestinationMetrics::new(&worker.registry, original_dst),
+            worker: worker.clone(),
+            original_dst,
+            resolved: RefCell::default(),
+            used: Cell::new(net::now()),
+            server_first: Cell::default(),
+        })
+    }
+
+    /// What errors call it.
+    pub fn name(&self) -> String {
+        format!("logical service {}", self.original_dst)
+    }
+
+    /// Gives a request without an authority that of the original destination.
+    pub fn give_authority(&self, head: &mut crate::http::RequestHead) {
+        let authority = match self.original_dst.port() {
+            80 => self.original_dst.ip().to_string(),
+            _ => self.original_dst.to_string(),
+        };
+        if let Ok(value) = http::HeaderValue::from_str(&authority) {
+            head.headers.insert(http::header::HOST, value);
+        }
+    }
+
+    /// A fault of the client's own connection.
+    pub fn broken(&self, error: &io::Error) -> Fault {
+        Fault::new(Cause::Broken(format!("client connection: {error}")), self.name())
+    }
+
+    /// The current policy; waits for the first.
+    pub async fn resolved(&self) -> Result<Rc<Resolved>, Fault> {
+        if self.resolved.borrow().is_none() {
+            let mut watch = self.watch.borrow().clone();
+            if watch.wait_for(Option::is_some).await.is_err() {
+                return Err(Fault::new(Cause::Unexpected("discovery has ended".into()), self.name()));
+            }
+        }
+        self.current().ok_or_else(|| Fault::new(Cause::Unexpected("discovery has no answer".into()), self.name()))
+    }
+
+    /// The current policy, if there was any answer yet. Cheap while nothing changes.
+    pub fn current(&self) -> Option<Rc<Resolved>> {
+        let mut watch = self.watch.borrow_mut();
+        if let Some(resolved) = &*self.resolved.borrow()
+            && !watch.has_changed().unwrap_or(false)
+        {
+            return Some(resolved.clone());
+        }
+        let answer = watch.borrow_and_update().clone()?;
+        let before = self.resolved.borrow_mut().take();
+        let resolved = Rc::new(self.resolve(&answer, before.as_deref()));
+        *self.resolved.borrow_mut() = Some(resolved.clone());
+        drop(before);
+        resolved.backends.trim();
+        self.metrics.set_parent(&self.worker.registry, resolved.backends.parent());
+        Some(resolved)
+    }
+
+    fn resolve(&self, answer: &discover::Outbound, before: Option<&Resolved>) -> Resolved {
+        let backends = |parent: &Arc<Meta>| match before {
+            Some(before) => before.backends.renewed(parent.clone()),
+            None => Backends::new(self.worker.clone(), parent.clone(), self.original_dst),
+        };
+        match answer {
+            discover::Outbound::Policy { policy, profile } => {
+                let backends = backends(&policy.parent);
+                let may_speculate = may_speculate(policy);
+                Resolved { kind: Kind::new(policy, profile.as_deref(), &backends), backends, may_speculate }
+            }
+            discover::Outbound::Refused(why) | discover::Outbound::Invalid(why) => {
+                let parent = Arc::new(Meta::default_named("invalid"));
+                Resolved { backends: backends(&parent), kind: Kind::Refused(why.clone()), may_speculate: false }
+            }
+        }
+    }
+
+    /// Whether a server here spoke first not long ago.
+    pub fn is_server_first(&self) -> bool {
+        self.server_first.get().is_some_and(|at| net::now().duration_since(at) < REMEMBER)
+    }
+
+    /// A server here spoke first.
+    pub fn remember_server_first(&self) {
+        self.server_first.set(Some(net::now()));
+    }
+
+    /// Somebody has a connection here.
+    pub fn used(&self, now: Instant) {
+        self.used.set(now);
+    }
+
+    /// Whether nobody has had a connection here for so long.
+    pub fn is_idle(&self, now: Instant, idle: Duration) -> bool {
+        now.duration_since(self.used.get()) > idle
+    }
+}
+
+/// Whether all routes lead to the backend of opaque connections, so that connecting it early changes nothing.
+fn may_speculate(policy: &ClientPolicy) -> bool {
+    let Protocol::Detect { http1, http2, opaque, .. } = &policy.protocol else { return false };
+    let only = |distribution: &Distribution| match distribution.backends()[..] {
+        [backend] => Some(backend.backend.clone()),
+        _ => None,
+    };
+    let Some(backend) = only(&opaque.distribution) else { return false };
+    let reachable = !matches!(backend.dispatcher, Dispatcher::Fail) && opaque.refuse.is_none();
+    let mut rules = http1.iter().chain(http2.iter()).flat_map(|route| &route.rules);
+    reachable && rules.all(|rule| only(&rule.policy.distribution).as_ref() == Some(&backend))
+}
+
+impl Kind {
+    fn new(policy: &ClientPolicy, profile: Option<&Profile>, backends: &Backends) -> Self {
+        // The profile's word on opaque ports wins (proxy-wire §7.2).
+        if profile.is_some_and(|p| p.opaque_protocol)
+            && let Some(opaque) = opaque_of(policy)
+        {
+            return Self::Opaque(Opaque::new(&opaque, backends));
+        }
+        match &policy.protocol {
+            Protocol::Detect { http1, http2, opaque, .. } => {
+                let shared = Routes::http(http1, backends);
+                let http2 = if http1 == http2 { shared.clone() } else { Routes::http(http2, backends) };
+                Self::Detect { http1: shared, http2, opaque: Opaque::new(opaque, backends) }
+            }
+            Protocol::Http1(routes) => Self::Http1(Routes::http(routes, backends)),
+            Protocol::Http2(routes) => Self::Http2(Routes::http(routes, backends)),
+            Protocol::Grpc(routes) => Self::Grpc(Routes::grpc(routes, backends)),
+            Protocol::Opaque(opaque) => Self::Opaque(Opaque::new(opaque, backends)),
+        }
+    }
+
+    /// The routes of HTTP requests of a version.
+    pub fn routes(&self, http2_request: bool) -> Result<&Routes, Cause> {
+        match self {
+            Self::Detect { http2, .. } if http2_request => Ok(http2),
+            Self::Detect { http1, .. } => Ok(http1),
+            Self::Http1(routes) | Self::Http2(routes) | Self::Grpc(routes) => Ok(routes),
+            Self::Opaque(_) => Err(Cause::InvalidPolicy("the destination has become opaque; connect again".into())),
+            Self::Refused(why) => Err(Cause::InvalidPolicy(why.to_string())),
+        }
+    }
+}
+
+/// What applies to opaque connections; of a policy that only knows requests, its first rule's backends.
+fn opaque_of(policy: &ClientPolicy) -> Option<OpaqueRoute> {
+    let of = |meta: &Arc<Meta>, distribution: &Distribution| OpaqueRoute {
+        meta: meta.clone(),
+        refuse: None,
+        distribution: distribution.clone(),
+    };
+    match &policy.protocol {
+        Protocol::Detect { opaque, .. } | Protocol::Opaque(opaque) => Some(opaque.clone()),
+        Protocol::Http1(routes) | Protocol::Http2(routes) => {
+            routes.iter().flat_map(|r| &r.rules).map(|r| of(&r.policy.meta, &r.policy.distribution)).next()
+        }
+        Protocol::Grpc(routes) => routes.iter().flat_map(|r| &r.rules).map(|r| of(&r.policy.meta, &r.policy.distribution)).next(),
+    }
+}

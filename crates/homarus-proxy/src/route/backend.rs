@@ -1,0 +1,168 @@
+//! Backends of one destination: made when a policy first refers to them, kept as long as one does.
+
+use super::metrics;
+use crate::{
+    balance::{Balancer, BalancerMetrics, Endpoint, Settings},
+    fault::Cause,
+    observe::{Labels, Registry, labels},
+    worker::Worker,
+};
+use homarus_model::{
+    Meta,
+    outbound::{self, Dispatcher, Ewma},
+};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+
+/// What a route refers to.
+pub struct Backend {
+    /// The Service port, or a default.
+    pub meta: Arc<Meta>,
+    /// How its endpoints are found.
+    pub dispatch: Dispatch,
+}
+
+/// How a backend's endpoints are found.
+pub enum Dispatch {
+    /// Among those of a service.
+    Balance(Rc<Balancer>),
+    /// There is just this one.
+    Forward(Rc<Endpoint>),
+    /// There is none: requests fail.
+    Fail,
+}
+
+impl Backend {
+    /// Whether a request would find an endpoint, or may wait for one.
+    pub fn is_available(&self) -> bool {
+        match &self.dispatch {
+            Dispatch::Balance(balancer) => balancer.is_available(),
+            // Requests to the only endpoint wait, or fail with its own error.
+            Dispatch::Forward(_) | Dispatch::Fail => true,
+        }
+    }
+
+    /// An endpoint for one request or connection; `except` were tried already.
+    pub async fn pick(&self, except: &[SocketAddr]) -> Result<Rc<Endpoint>, Cause> {
+        match &self.dispatch {
+            Dispatch::Balance(balancer) => balancer.pick(except).await,
+            Dispatch::Forward(endpoint) => Ok(endpoint.clone()),
+            Dispatch::Fail => Err(Cause::NoBackend),
+        }
+    }
+
+    /// Another endpoint that is ready now.
+    pub fn another(&self, except: &[SocketAddr]) -> Option<Rc<Endpoint>> {
+        match &self.dispatch {
+            Dispatch::Balance(balancer) => balancer.try_pick(except),
+            Dispatch::Forward(_) | Dispatch::Fail => None,
+        }
+    }
+
+    /// Whether there is just one endpoint, so that the client's connection is one with the endpoint's.
+    pub fn is_forward(&self) -> bool {
+        matches!(self.dispatch, Dispatch::Forward(_))
+    }
+}
+
+/// The backends of one destination.
+pub struct Backends {
+    worker: Rc<Worker>,
+    parent: Arc<Meta>,
+    original_dst: SocketAddr,
+    http: RefCell<Vec<(outbound::Backend, Rc<Backend>)>>,
+    tcp: RefCell<Vec<(outbound::Backend, Rc<Backend>)>>,
+}
+
+impl Backends {
+    /// None yet.
+    pub fn new(worker: Rc<Worker>, parent: Arc<Meta>, original_dst: SocketAddr) -> Self {
+        Self { worker, parent, original_dst, http: RefCell::default(), tcp: RefCell::default() }
+    }
+
+    /// The object that routes are attached to.
+    pub fn parent(&self) -> &Arc<Meta> {
+        &self.parent
+    }
+
+    /// The same destination under a newer policy: backends that it also refers to stay as they are.
+    pub fn renewed(&self, parent: Arc<Meta>) -> Self {
+        Self {
+            worker: self.worker.clone(),
+            parent,
+            original_dst: self.original_dst,
+            http: RefCell::new(self.http.borrow().clone()),
+            tcp: RefCell::new(self.tcp.borrow().clone()),
+        }
+    }
+
+    /// Lets go of backends that no route holds.
+    pub fn trim(&self) {
+        for known in [&self.http, &self.tcp] {
+            known.borrow_mut().retain(|(_, backend)| Rc::strong_count(backend) > 1);
+        }
+    }
+
+    /// Where series are made.
+    pub fn registry(&self) -> &Registry {
+        &self.worker.registry
+    }
+
+    /// What was dialed.
+    pub fn original_dst(&self) -> SocketAddr {
+        self.original_dst
+    }
+
+    /// The labels of a route here.
+    pub fn labels(&self, route: &Meta) -> Labels {
+        labels::namespaced(labels::ported(Labels::new(), "parent", &self.parent), "route", route)
+    }
+
+    /// A backend of HTTP requests.
+    pub fn http(&self, backend: &outbound::Backend) -> Rc<Backend> {
+        known_or(&self.http, backend, || {
+            let labels = metrics::backend(labels::ported(Labels::new(), "parent", &self.parent), &backend.meta);
+            self.make(backend, |registry| BalancerMetrics::http(registry, &labels))
+        })
+    }
+
+    /// A backend of opaque connections.
+    pub fn tcp(&self, backend: &outbound::Backend) -> Rc<Backend> {
+        known_or(&self.tcp, backend, || {
+            let concrete = match &backend.dispatcher {
+                Dispatcher::Balance { path, .. } => path.to_string(),
+                Dispatcher::Forward(endpoint) => endpoint.addr.to_string(),
+                Dispatcher::Fail => String::new(),
+            };
+            let labels = labels::ported(Labels::new(), "parent", &self.parent).with("logical", self.original_dst);
+            let labels = metrics::backend(labels.with("concrete", concrete), &backend.meta);
+            self.make(backend, |registry| BalancerMetrics::tcp(registry, &labels))
+        })
+    }
+
+    fn make(&self, backend: &outbound::Backend, metrics: impl FnOnce(&Registry) -> BalancerMetrics) -> Rc<Backend> {
+        let dispatch = match &backend.dispatcher {
+            Dispatcher::Balance { path, ewma } => {
+                Dispatch::Balance(Balancer::new(self.worker.clone(), path.clone(), *ewma, metrics(&self.worker.registry)))
+            }
+            Dispatcher::Forward(endpoint) => {
+                let settings = Settings { ewma: Ewma::default(), authority: None, ready: Rc::default() };
+                Dispatch::Forward(Endpoint::new(self.worker.clone(), endpoint.clone(), settings))
+            }
+            Dispatcher::Fail => Dispatch::Fail,
+        };
+        Rc::new(Backend { meta: backend.meta.clone(), dispatch })
+    }
+}
+
+fn known_or(
+    known: &RefCell<Vec<(outbound::Backend, Rc<Backend>)>>,
+    backend: &outbound::Backend,
+    make: impl FnOnce() -> Rc<Backend>,
+) -> Rc<Backend> {
+    if let Some((_, made)) = known.borrow().iter().find(|(b, _)| b == backend) {
+        return made.clone();
+    }
+    let made = make();
+    known.borrow_mut().push((backend.clone(), made.clone()));
+    made
+}

@@ -1,0 +1,71 @@
+//! What one worker thread has: its view of the configuration, discovery, keys and metrics.
+
+use crate::{config::Config, discover::Discovery, observe::Registry, secure::Keyring};
+use homarus_daemon::drain::Drain;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// What all connections of one worker share. Never leaves its thread.
+pub struct Worker {
+    /// What the operator decided.
+    pub config: Arc<Config>,
+    /// What the control plane tells.
+    pub discovery: Discovery,
+    /// Our TLS.
+    pub keyring: Keyring,
+    /// This worker's metric cells.
+    pub registry: Registry,
+    /// Tells when the process is ending.
+    pub drain: Drain,
+    /// Requests under way in all workers, inbound and outbound.
+    pub in_flight: [Arc<InFlight>; 2],
+}
+
+/// Counts requests under way, up to a limit. Shared by all workers.
+#[derive(Debug)]
+pub struct InFlight {
+    now: AtomicUsize,
+    limit: usize,
+}
+
+/// One request under way.
+#[derive(Debug)]
+pub struct Admitted(Arc<InFlight>);
+
+impl InFlight {
+    /// At most `limit` at a time.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { now: AtomicUsize::new(0), limit })
+    }
+
+    /// Admits one more, unless there are too many.
+    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
+        if self.now.fetch_add(1, Relaxed) >= self.limit {
+            self.now.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Admitted(self.clone()))
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn admits_up_to_the_limit() {
+        let limit = InFlight::new(1);
+        let first = limit.admit();
+        assert!(first.is_some() && limit.admit().is_none());
+        drop(first);
+        assert!(limit.admit().is_some());
+    }
+}
