@@ -42,6 +42,9 @@ use tokio::task::JoinSet;
 
 use cluster::Cluster;
 
+/// How long decisions under way may take once the end is asked for.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
 /// What may differ from cluster to cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -81,10 +84,13 @@ impl Controllers {
         let _ = self.synced.wait_for(|synced| *synced).await;
     }
 
-    /// Finishes the decisions under way, then ends.
+    /// Finishes the decisions under way, then ends; those that an API which doesn't answer holds up are given up.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        while self.tasks.join_next().await.is_some() {}
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+            tracing::warn!(limit = ?STOP_LIMIT, "giving up decisions under way");
+        }
     }
 }
 

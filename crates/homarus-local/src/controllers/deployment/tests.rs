@@ -6,6 +6,8 @@ use k8s_openapi::api::apps::v1::{DeploymentSpec, DeploymentStatus, DeploymentStr
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use super::super::cluster::time;
 use super::plan::{Plan, Seen, Strategy, Wishes, plan};
@@ -340,4 +342,47 @@ fn a_deployment_that_ends_changes_nothing_but_its_status() {
     world.deployment.metadata.deletion_timestamp = Some(time(Timestamp::UNIX_EPOCH));
     let plan = world.plan();
     assert!(plan.create.is_none() && plan.edits.is_empty() && plan.delete.is_empty());
+}
+
+/// Whatever pods become available when, a rollout keeps its promises, and ends once they all do.
+#[test]
+fn promises_hold_however_long_pods_take() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let replicas = rng.random_range(1..12);
+        let (surge, unavailable) = (rng.random_range(0..4), rng.random_range(0..4));
+        let mut world = World::new(replicas, rolling(&surge.to_string(), &unavailable.to_string()));
+        world.settle();
+        let Strategy::Rolling { surge, unavailable } = Wishes::of(world.deployment.spec.as_ref().unwrap()).strategy else {
+            panic!()
+        };
+        for step in 0..rng.random_range(1..40) {
+            if step == 0 || rng.random_ratio(1, 10) {
+                let image = format!("v{}", rng.random_range(1..4));
+                world.edit(|spec| spec.template = template(&image));
+            }
+            world.step();
+            for set in &mut world.sets {
+                let wanted = set.spec.as_ref().unwrap().replicas.unwrap();
+                let status = set.status.get_or_insert_default();
+                // A set gives up what isn't available first.
+                let available = status.available_replicas.unwrap_or(0).min(wanted);
+                let available = rng.random_range(available..=wanted);
+                status.replicas = wanted;
+                status.ready_replicas = Some(available);
+                status.available_replicas = Some(available);
+            }
+            let total: i32 = world.sizes().iter().sum();
+            let available: i32 = world.sets.iter().map(|set| set.status.as_ref().unwrap().available_replicas.unwrap()).sum();
+            assert!(total <= replicas + surge, "seed {seed}: {:?} of {replicas}+{surge}", world.sizes());
+            assert!(available >= replicas - unavailable, "seed {seed}: {available} of {replicas}-{unavailable}");
+        }
+        world.settle();
+        let new = world.sets.iter().position(|set| sets::has_template_of(set, &world.deployment)).unwrap();
+        let sizes = world.sizes();
+        assert!(
+            sizes.iter().enumerate().all(|(set, size)| *size == if set == new { replicas } else { 0 }),
+            "seed {seed}: {sizes:?}"
+        );
+    }
 }
