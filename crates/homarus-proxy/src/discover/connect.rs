@@ -116,8 +116,18 @@ impl Control {
         self.backoff.delay(failures, rand::random())
     }
 
+    /// Waits until there is something to show there. Whoever came without a certificate would stay a stranger for as long as
+    /// the connection lives.
+    pub(super) async fn introduced(&self) {
+        if self.addr.tls.is_some() {
+            // An error means that there will never be a certificate, because the process ends.
+            let _ = self.peers.material.clone().wait_for(Option::is_some).await;
+        }
+    }
+
     /// A connection with room for a stream. Tries until there is one; whoever asks meanwhile waits for the same.
     pub async fn channel(&self) -> Channel {
+        self.introduced().await;
         let mut channels = self.channels.lock().await;
         let mut failures = 0;
         loop {

@@ -20,6 +20,8 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Keeps the policy of a port up to date.
 pub(super) async fn ask(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
     let late = async {
+        // Without a certificate nobody can ask, and nobody is let in either.
+        inner.policy.introduced().await;
         net::sleep(ANSWER_TIMEOUT).await;
         if use_default(inner, port, sender) {
             let default = inner.inbound_default.default.as_str();

@@ -253,6 +253,26 @@ async fn the_controller_must_be_who_it_should_be() {
     assert_eq!(visitors.recv().await.unwrap().unwrap().as_str(), NAME);
 }
 
+#[tokio::test]
+async fn discovery_does_not_ask_as_a_stranger() {
+    let controller = Controller::new(&[]);
+    let plain = serve(controller.clone()).await;
+    let (addr, mut visitors) = serve_tls(controller.clone()).await;
+    let workload = Workload::new(plain, &controller.mesh.anchors);
+    let (certify, certified) = workload.prepare();
+    let Ok(Name::Dns(server_name)) = ISSUER.parse() else { panic!() };
+    let tls = Some(ServerTls { id: Name::Dns(server_name.clone()), server_name });
+    let text: Arc<str> = addr.to_string().into();
+    let authority = addr.into();
+    let control = workload.control(&certified, ControlAddr { text, authority, tls });
+    let asking = tokio::spawn(async move { control.channel().await });
+    tokio::task::yield_now().await;
+    assert!(visitors.try_recv().is_err() && !asking.is_finished());
+    certify.once(&workload.issuer(&certified)).await;
+    assert_eq!(visitors.recv().await.unwrap().unwrap().as_str(), NAME);
+    assert!(tokio::time::timeout(PATIENCE, asking).await.unwrap().is_ok());
+}
+
 #[test]
 fn what_stands_in_the_way_of_a_start_is_told() {
     let mesh = Mesh::new();
