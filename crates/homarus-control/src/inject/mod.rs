@@ -1,9 +1,9 @@
 //! The injector: a webhook that turns pods into meshed ones as they are created.
 //!
-//! The path of a request: TLS with a certificate that may change at any time ([`server`]), an AdmissionReview of either
-//! version ([`admission`]), the facts it doesn't carry ([`cluster`]: the namespace's annotations, what the pod belongs
-//! to), the mesh's values as they are mounted now ([`config`]), the pure decision and patch
-//! ([`homarus_kube::injection`]), and what operators see of it ([`webhook`], [`metrics`]).
+//! The path of a request: TLS with a certificate that may change at any time (`server`), an AdmissionReview of either
+//! version (`admission`), the facts it doesn't carry (`cluster`: the namespace's annotations, what the pod belongs
+//! to), the mesh's values as they are mounted now (`config`), the pure decision and patch
+//! ([`homarus_kube::injection`]), and what operators see of it (`webhook`, `metrics`).
 //!
 //! Doubt denies: whatever can't be read answers `allowed: false` with the reason. (Whether pods start without the injector
 //! is decided elsewhere, by the webhook configuration's failure policy.)

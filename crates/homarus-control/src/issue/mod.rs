@@ -1,8 +1,8 @@
 //! The identity controller: certificates for workloads that prove who they are with their service-account token.
 //!
-//! The path of a request: a proxy sends its name, its token and a signing request ([`service`]); the API server says whose
-//! token it is ([`tokens`]); if that is the name, the [`Issuer`](homarus_identity::Issuer) of the moment signs
-//! ([`material`]).
+//! The path of a request: a proxy sends its name, its token and a signing request (`service`); the API server says whose
+//! token it is (`tokens`); if that is the name, the [`Issuer`](homarus_identity::Issuer) of the moment signs
+//! (`material`).
 //!
 //! Invariants: no leaf without a token that was reviewed for our audience, and that the API server says it reviewed for it;
 //! issuer and anchors change only to material that was verified, so the last good ones stay; everything that goes wrong
