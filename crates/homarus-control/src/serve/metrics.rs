@@ -108,10 +108,11 @@ impl Call {
 
     fn handled(&mut self, code: Code) {
         self.ended = true;
-        // Codes are told by the names that Go gives them: `OK`, `NotFound`.
+        // Codes are told by the names that Go gives them.
         let mut grpc_code = String::new();
         let _ = match code {
             Code::Ok => grpc_code.write_str("OK"),
+            Code::Cancelled => grpc_code.write_str("Canceled"),
             code => write!(grpc_code, "{code:?}"),
         };
         let Labels { grpc_service, grpc_method, grpc_type } = self.labels;
