@@ -1,0 +1,156 @@
+//! Subresources of pods: `log` and `portforward` (the node answers), `binding`, `eviction`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+
+use super::respond::{self, Body};
+use super::{Call, write};
+use crate::api::node::{LogOptions, NodeBackend, NodeError, PodRef};
+use crate::api::refusal::{Answer, Refusal};
+use crate::api::store::Object;
+use crate::api::{collect, now, now_text};
+
+fn pod(call: &Call) -> Answer<Arc<Object>> {
+    let target = &call.target;
+    let found = call.core.store.find("/pods", &target.stored_name());
+    found.ok_or_else(|| Refusal::not_found(&target.kind, &target.name))
+}
+
+fn node(call: &Call, pod: &Value) -> Answer<(Arc<dyn NodeBackend>, PodRef)> {
+    let name = call.target.name.clone();
+    if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+        return Err(Refusal::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let node = call.core.node.get().cloned();
+    let node = node.ok_or_else(|| Refusal::internal("no node runs pods here; start one with `homarus up`"))?;
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Ok((node, PodRef { namespace: call.target.namespace.clone(), name, uid }))
+}
+
+fn refused(error: NodeError) -> Refusal {
+    match error {
+        NodeError::NotReady(why) => Refusal::bad_request(why),
+        NodeError::NotFound(why) => Refusal::new(404, "NotFound", why),
+        NodeError::Failed(why) => Refusal::internal(why),
+    }
+}
+
+/// GET of `log`.
+pub async fn log(call: Call) -> Answer<Response<Body>> {
+    let pod = pod(&call)?;
+    let options = log_options(&call, &pod.value)?;
+    let (node, reference) = node(&call, &pod.value)?;
+    let stream = node.log(reference, options).await.map_err(refused)?;
+    let frames = stream.map(|chunk| chunk.map(Frame::<Bytes>::data));
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+fn log_options(call: &Call, pod: &Value) -> Answer<LogOptions> {
+    let query = &call.target.query;
+    let since = match (query.number::<i64>("sinceSeconds")?, query.text("sinceTime")) {
+        (Some(_), Some(_)) => return Err(Refusal::bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")),
+        (Some(seconds), None) => jiff::Timestamp::from_second(now().as_second() - seconds).ok(),
+        (None, Some(time)) => {
+            Some(time.parse().map_err(|e| Refusal::bad_request(format!("sinceTime: {e}")))?)
+        }
+        (None, None) => None,
+    };
+    Ok(LogOptions {
+        container: container(call, pod)?,
+        follow: query.flag("follow"),
+        previous: query.flag("previous"),
+        timestamps: query.flag("timestamps"),
+        tail_lines: query.number("tailLines")?,
+        limit_bytes: query.number("limitBytes")?,
+        since,
+    })
+}
+
+/// The container asked for, or the only one.
+fn container(call: &Call, pod: &Value) -> Answer<String> {
+    let lists = ["containers", "initContainers", "ephemeralContainers"];
+    let names = |list: &str| -> Vec<String> {
+        let all = pod["spec"][list].as_array().into_iter().flatten();
+        all.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+    };
+    let name = &call.target.name;
+    match call.target.query.text("container") {
+        Some(wanted) if lists.iter().any(|list| names(list).iter().any(|n| n == wanted)) => Ok(wanted.to_owned()),
+        Some(wanted) => Err(Refusal::bad_request(format!("container {wanted} is not valid for pod {name}"))),
+        None => match names("containers").as_slice() {
+            [only] => Ok(only.clone()),
+            many => {
+                let init = names("initContainers");
+                let mut message = format!("a container name must be specified for pod {name}, choose one of: [{}]", many.join(" "));
+                if !init.is_empty() {
+                    message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                }
+                Err(Refusal::bad_request(message))
+            }
+        },
+    }
+}
+
+/// `portforward`.
+pub async fn port_forward(call: Call) -> Answer<Response<Body>> {
+    let pod = pod(&call)?;
+    let (node, reference) = node(&call, &pod.value)?;
+    if pod.value["status"]["phase"] != "Running" {
+        let phase = pod.value["status"]["phase"].as_str().unwrap_or_default();
+        return Err(Refusal::bad_request(format!("unable to forward port because pod is not running. Current status={phase}")));
+    }
+    super::forward::upgrade(call.head, node, reference)
+}
+
+/// POST of `binding`: a pod gets its node.
+pub async fn bind(call: Call) -> Answer<Response<Body>> {
+    let binding: Value = serde_json::from_slice(&call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+    let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
+    if node.is_empty() {
+        return Err(Refusal::new(422, "Invalid", format!("Binding \"{}\" is invalid: target.name: Required value", call.target.name)));
+    }
+    let pod = pod(&call)?;
+    if let Some(already) = pod.value["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+        let why = format!("pod {} is already assigned to node \"{already}\"", call.target.name);
+        return Err(Refusal::conflict(&call.target.kind, &call.target.name, &why));
+    }
+    let name = call.target.stored_name();
+    let uid = pod.value["metadata"]["uid"].clone();
+    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now_text()});
+    call.core.store.write::<Refusal>(&call.target.kind.bucket, &name, |_, current| {
+        let current = current.filter(|c| c.value["metadata"]["uid"] == uid);
+        let mut pod = current.ok_or_else(|| Refusal::not_found(&call.target.kind, &name.name))?.value.clone();
+        if !pod["metadata"]["deletionTimestamp"].is_null() {
+            let why = format!("pod {} is being deleted, cannot be assigned to a host", name.name);
+            return Err(Refusal::conflict(&call.target.kind, &name.name, &why));
+        }
+        pod["spec"]["nodeName"] = node.into();
+        let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|c| c["type"] != "PodScheduled");
+        conditions.push(condition);
+        pod["status"]["conditions"] = conditions.into();
+        Ok(crate::api::store::shared::Write::Put(pod))
+    })?;
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(respond::json(201, &status))
+}
+
+/// POST of `eviction`: a polite deletion. There are no disruption budgets here to say no.
+pub async fn evict(call: Call) -> Answer<Response<Body>> {
+    let eviction: Value = serde_json::from_slice(&call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+    let options = match &eviction["deleteOptions"] {
+        Value::Null => collect::Options::parse(&[], &call.target.query)?,
+        options => collect::Options::parse(options.to_string().as_bytes(), &call.target.query)?,
+    };
+    write::delete_object(&call, &call.target.stored_name(), &options).await?;
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(respond::json(201, &status))
+}
