@@ -14,6 +14,7 @@ mod env;
 mod opaque;
 mod overrides;
 pub mod patch;
+pub mod removal;
 pub mod values;
 pub mod workload;
 

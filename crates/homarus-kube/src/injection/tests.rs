@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::decision::{AnnotatedAt, Origin, Skip};
 use super::values::Values;
 use super::workload::Workload;
-use super::{InjectError, Mesh, Outcome, Owner, Request, inject};
+use super::{InjectError, Mesh, Outcome, Owner, Request, inject, removal};
 use crate::annotations as names;
 
 /// A pod of emojivoto as Linkerd edge-26.8.3 injected it, read back from the API server.
@@ -526,11 +527,64 @@ fn templates_are_patched_where_they_are() {
 }
 
 #[test]
+fn a_proxy_goes_without_a_trace() {
+    let modes = [
+        Scenario::pod(),
+        Scenario::pod().annotated(names::NATIVE_SIDECAR, "false").annotated(names::DEBUG_SIDECAR, "true"),
+        Scenario::pod().with_values("cniEnabled: true").with_spec("volumes", json!([{ "name": "data" }])),
+        Scenario::pod().with_spec("initContainers", json!([{ "name": "setup" }])).annotated("viz.linkerd.io/x", "stays"),
+    ];
+    for scenario in modes {
+        let mut object = scenario.result();
+        assert!(removal::uninject(&mut object));
+        let mut original = scenario.pod.clone();
+        removal::uninject(&mut original);
+        // A map that was empty before is gone afterwards: the same to an API server.
+        let metadata = original["metadata"].as_object_mut().unwrap();
+        metadata.retain(|_, value| *value != json!({}));
+        assert_eq!(object, original);
+        assert!(!removal::uninject(&mut object), "nothing is left");
+    }
+    let template = json!({ "kind": "Deployment", "metadata": {}, "spec": { "template": { "spec": { "containers": [] } } } });
+    let mut scenario = Scenario::pod();
+    scenario.pod = template.clone();
+    scenario.origin = Origin::Cli;
+    let mut object = scenario.result();
+    removal::uninject(&mut object);
+    assert_eq!(object, template);
+    let mut refused = json!({ "kind": "Namespace", "metadata": { "annotations": { names::INJECT: "disabled" } } });
+    assert!(!removal::uninject(&mut refused));
+    let mut namespace = json!({ "kind": "Namespace", "metadata": { "name": "a", "annotations": { names::INJECT: "enabled" } } });
+    assert!(removal::uninject(&mut namespace));
+    assert_eq!(namespace, json!({ "kind": "Namespace", "metadata": { "name": "a" } }));
+}
+
+#[test]
 fn objects_of_any_shape_do_not_panic() {
     for object in [json!(null), json!([]), json!({ "spec": 1 }), json!({ "spec": { "containers": {} } }), json!({ "metadata": [] })]
     {
         let mut scenario = Scenario::pod();
         scenario.pod = object;
         let _ = scenario.try_outcome();
+        removal::uninject(&mut scenario.pod);
+    }
+}
+
+proptest! {
+    /// Whatever people write into annotations: the pod still gets one proxy, and its patch still fits.
+    #[test]
+    fn no_annotation_breaks_a_pod(which in 0..names::ALL.len(), value in "\\PC{0,24}|[0-9a-z,.:/-]{0,24}", at_namespace: bool) {
+        let name = names::ALL[which].name;
+        prop_assume!(name != names::INJECT && name != names::LOG_HTTP_HEADERS && name != names::CLOSE_WAIT_TIMEOUT);
+        let scenario = Scenario::pod();
+        let scenario = if at_namespace { scenario.in_namespace(name, &value) } else { scenario.annotated(name, &value) };
+        let pod = scenario.result();
+        let proxies = ["containers", "initContainers"].into_iter().flat_map(|field| pod["spec"][field].as_array().unwrap());
+        prop_assert_eq!(proxies.filter(|container| container["name"] == "linkerd-proxy").count(), 1);
+    }
+
+    #[test]
+    fn hostile_values_never_panic(text in "\\PC{0,200}|([a-zA-Z]{1,12}: ?[\\[{&*a-z0-9]{0,8}\n? {0,4}){0,12}") {
+        let _ = Values::from_yaml(&text).is_ok();
     }
 }
