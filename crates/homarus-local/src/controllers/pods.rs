@@ -1,6 +1,6 @@
 //! Facts about pods, the order in which they are given up, and how they are made from a template.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,24 +89,23 @@ pub(super) fn sort_by_loss(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now: Tim
     for pod in related.iter().filter(|pod| is_active(pod)) {
         *crowd.entry(node_name(pod).unwrap_or_default()).or_default() += 1;
     }
-    pods.sort_by(|a, b| loss(a, b, &crowd, now));
+    pods.sort_by_cached_key(|pod| loss(pod, &crowd, now));
 }
 
-fn loss(a: &Pod, b: &Pod, crowd: &HashMap<&str, usize>, now: Timestamp) -> Ordering {
-    let rank = |pod: &Pod| {
-        let progress = match phase(pod) {
-            "Pending" => 0,
-            "Unknown" => 1,
-            _ => 2,
-        };
-        (node_name(pod).is_some(), progress, is_ready(pod), deletion_cost(pod))
+/// What is lost with a pod; uids decide by chance. A key, so that the order is total whatever the pods are.
+fn loss(pod: &Pod, crowd: &HashMap<&str, usize>, now: Timestamp) -> impl Ord + use<> {
+    let progress = match phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
     };
-    let crowded = |pod: &Pod| node_name(pod).and_then(|node| crowd.get(node)).copied().unwrap_or(0);
-    let by_rank = rank(a).cmp(&rank(b)).then_with(|| crowded(b).cmp(&crowded(a)));
-    by_rank
-        .then_with(|| younger(ready_since(a), ready_since(b), a, b, now))
-        .then_with(|| most_restarts(b).cmp(&most_restarts(a)))
-        .then_with(|| younger(created(a), created(b), a, b, now))
+    let crowded = node_name(pod).and_then(|node| crowd.get(node)).copied().unwrap_or(0);
+    let magnitude = |moment: Option<Timestamp>| moment.and_then(|moment| elapsed(moment, now).as_nanos().checked_ilog2());
+    (
+        (node_name(pod).is_some(), progress, is_ready(pod), deletion_cost(pod), Reverse(crowded)),
+        (magnitude(ready_since(pod)), Reverse(most_restarts(pod)), magnitude(created(pod))),
+        pod.uid(),
+    )
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {
@@ -115,15 +114,6 @@ fn created(pod: &Pod) -> Option<Timestamp> {
 
 fn deletion_cost(pod: &Pod) -> i32 {
     pod.annotations().get(DELETION_COST).and_then(|cost| cost.parse().ok()).unwrap_or(0)
-}
-
-/// The younger first; of one order of magnitude, by chance, which is what uids are.
-fn younger(a: Option<Timestamp>, b: Option<Timestamp>, pod_a: &Pod, pod_b: &Pod, now: Timestamp) -> Ordering {
-    if a == b {
-        return Ordering::Equal;
-    }
-    let magnitude = |moment: Option<Timestamp>| moment.and_then(|moment| elapsed(moment, now).as_nanos().checked_ilog2());
-    magnitude(a).cmp(&magnitude(b)).then_with(|| pod_a.uid().cmp(&pod_b.uid()))
 }
 
 /// A new pod in `namespace`, named after its owner.
