@@ -9,6 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Version;
 
 use crate::pem;
 
@@ -32,7 +33,7 @@ pub struct Certificate {
     pub not_before: SystemTime,
     /// The last moment at which it is valid.
     pub not_after: SystemTime,
-    /// Whether it may sign others.
+    /// Whether it may sign others. (A certificate of version 1 can't say that it may not.)
     pub is_ca: bool,
     /// Its DNS and URI names in order.
     pub names: Vec<String>,
@@ -56,7 +57,7 @@ impl Certificate {
             issuer: cert.issuer().to_string(),
             not_before: system_time(cert.validity().not_before),
             not_after: system_time(cert.validity().not_after),
-            is_ca: cert.is_ca(),
+            is_ca: cert.is_ca() || cert.version() == X509Version::V1,
             names: names(&cert).map(str::to_owned).collect(),
             subject_raw: cert.subject().as_raw().to_vec(),
             public_raw: cert.public_key().raw.to_vec(),

@@ -84,6 +84,7 @@ fn a_workload_gets_a_credential_that_peers_believe() {
     }
     assert_eq!(chain::peer_identity(leaf), Some(web()));
     chain::verify_name(leaf, &web()).unwrap();
+    assert_eq!(chain::expiry(leaf), Ok(credential.expiry()));
     let other: Identity = "api.shop.serviceaccount.identity.linkerd.cluster.local".parse().unwrap();
     assert!(matches!(chain::verify_name(leaf, &other), Err(ChainError::OtherName { found, .. }) if found == [WEB]));
 }

@@ -103,6 +103,9 @@ impl Cluster for KubernetesCluster {
         };
         let found = found.map_err(|error| failed(format!("{} {namespace}/{}", of.kind, of.name), &error))?;
         let Some(owners) = found else { return Ok(Vec::new()) };
+        if of.uid.is_empty() {
+            return Ok(owners);
+        }
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();

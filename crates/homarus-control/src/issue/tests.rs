@@ -6,6 +6,7 @@ use std::path::Path;
 
 use homarus_identity::authority::Pair;
 use homarus_identity::{Credential, Key, TrustAnchors, csr};
+use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use linkerd2_proxy_api::identity::identity_server::Identity;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
 use tokio::sync::mpsc::Receiver;
@@ -223,4 +224,25 @@ async fn bad_material_at_the_start_is_fatal() {
     let error = start(&args, tokens(), recorder, &Metrics::new(), drain).err().unwrap().to_string();
     assert!(error.contains("crt.pem"), "{error}");
     assert_eq!(events.recv().await.unwrap().reason, "IssuerValidationFailed");
+}
+
+#[tokio::test]
+async fn proxies_are_served_over_the_network_until_the_drain() {
+    let scenario = scenario("linkerd.io/tls", 30 * DAY);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (signal, drain) = drain::channel();
+    let serving = tokio::spawn(serve(listener, scenario.certifier, drain));
+    let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap();
+    let mut client = IdentityClient::new(endpoint.connect().await.unwrap());
+    client.certify(request("web").1).await.unwrap();
+    assert_eq!(client.certify(request("person").1).await.unwrap_err().code(), Code::InvalidArgument);
+    let mut huge = request("web").1;
+    huge.token = vec![b'x'; MAX_REQUEST_BYTES];
+    assert_eq!(client.certify(huge).await.unwrap_err().code(), Code::OutOfRange);
+
+    // The client's connection is still open; it must not hold up the end.
+    signal.start();
+    tokio::time::timeout(GRACE, serving).await.unwrap().unwrap().unwrap();
+    assert!(client.certify(request("web").1).await.is_err());
 }
