@@ -69,10 +69,7 @@ pub(crate) fn new_net() -> io::Result<OwnedFd> {
 }
 
 /// Runs `work` inside a network namespace, on a thread that ends with it. Keep it short: the caller waits.
-pub(crate) fn within<T: Send>(
-    net: &OwnedFd,
-    work: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<T> {
+pub(crate) fn within<T: Send>(net: &OwnedFd, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     on_thread(|| {
         enter(net)?;
         work()
@@ -81,11 +78,7 @@ pub(crate) fn within<T: Send>(
 
 fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let handle = std::thread::Builder::new()
-            .name("namespace".into())
-            .spawn_scoped(scope, work)?;
-        handle
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the namespace thread panicked")))
+        let handle = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, work)?;
+        handle.join().unwrap_or_else(|_| Err(io::Error::other("the namespace thread panicked")))
     })
 }

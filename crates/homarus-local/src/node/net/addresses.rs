@@ -18,11 +18,7 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) fn new(network: Ipv4Net) -> Self {
-        Self {
-            network,
-            next: RESERVED,
-            taken: HashSet::new(),
-        }
+        Self { network, next: RESERVED, taken: HashSet::new() }
     }
 
     /// A free address; none when all are taken.

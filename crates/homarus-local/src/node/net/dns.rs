@@ -5,7 +5,7 @@
 //! way are bounded.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,17 +57,10 @@ impl Dns {
     /// Starts the server on the gateway address of `network`.
     pub(crate) fn start(network: &Network, upstream: Vec<SocketAddr>) -> io::Result<Self> {
         let (zone, zones) = watch::channel(Arc::new(Zone::default()));
-        let server = Arc::new(Server {
-            zone: zones,
-            upstream,
-            under_way: Semaphore::new(UNDER_WAY_MAX),
-        });
+        let server = Arc::new(Server { zone: zones, upstream, under_way: Semaphore::new(UNDER_WAY_MAX) });
         let udp = UdpSocket::from_std(network.listen_udp(PORT)?)?;
         let tcp = TcpListener::from_std(network.listen_tcp(PORT)?)?;
-        let tasks = vec![
-            tokio::spawn(serve_udp(server.clone(), Arc::new(udp))),
-            tokio::spawn(serve_tcp(server, tcp)),
-        ];
+        let tasks = vec![tokio::spawn(serve_udp(server.clone(), Arc::new(udp))), tokio::spawn(serve_tcp(server, tcp))];
         Ok(Self { zone, tasks })
     }
 
@@ -165,11 +158,7 @@ impl Server {
                 return reply;
             }
         }
-        let code = if self.upstream.is_empty() {
-            ResponseCode::NXDomain
-        } else {
-            ResponseCode::ServFail
-        };
+        let code = if self.upstream.is_empty() { ResponseCode::NXDomain } else { ResponseCode::ServFail };
         failure(question, code)
     }
 }
@@ -221,11 +210,7 @@ pub(super) fn answer(zone: &Zone, question: &[u8], datagram: bool) -> Step {
             if query.query_type() == RecordType::PTR
                 && let Ok(target) = Name::from_ascii(format!("{name}."))
             {
-                reply.add_answer(Record::from_rdata(
-                    query.name().clone(),
-                    TTL,
-                    RData::PTR(PTR(target)),
-                ));
+                reply.add_answer(Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(target))));
             }
         }
         Answer::Found(entry) => add_records(&mut reply, zone, query.name(), query.query_type(), &entry),
@@ -342,9 +327,4 @@ pub(crate) fn resolvers(text: &str) -> (Vec<SocketAddr>, Vec<String>) {
     }
     servers.truncate(RESOLVERS_MAX);
     (servers, search)
-}
-
-/// The address of this server, as pods are told.
-pub(crate) fn server_of(network: &Network) -> Ipv4Addr {
-    network.gateway()
 }

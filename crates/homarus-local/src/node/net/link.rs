@@ -102,7 +102,7 @@ pub(super) struct Route<'a> {
     pub(super) src: Ipv4Addr,
 }
 
-/// Adds or replaces a route.
+/// Adds a route; that one to the same network is there already is an error.
 pub(super) fn route(route: Route<'_>) -> io::Result<()> {
     const MAIN: u8 = 254;
     const BOOT: u8 = 3;
@@ -114,7 +114,7 @@ pub(super) fn route(route: Route<'_>) -> io::Result<()> {
     let scope = if route.via.is_some() { UNIVERSE } else { LINK };
     let flags = if route.via.is_some() { ONLINK } else { 0 };
     let mut messages = Messages::default();
-    messages.message(NEWROUTE, REQUEST | ACK | CREATE | REPLACE, |body| {
+    messages.message(NEWROUTE, REQUEST | ACK | CREATE | EXCL, |body| {
         let length = route.to.prefix_len();
         body.raw(&[INET, length, 0, 0, MAIN, BOOT, scope, UNICAST]);
         body.raw(&flags.to_ne_bytes());

@@ -70,6 +70,12 @@ pub enum NetworkError {
     /// Another node has the name.
     #[error("the interface {0} exists already: is another node up? give this one another name")]
     Taken(String),
+    /// The machine has another way there.
+    #[error(
+        "the machine has a route to {0} already: is another node up, or a VPN? configure another network for pods or \
+         Services"
+    )]
+    Clash(Ipv4Net),
     /// The network is too small for the node's own addresses.
     #[error("the pod network {0} is too small; give it a prefix of at most /28")]
     TooSmall(Ipv4Net),
@@ -87,10 +93,7 @@ pub enum NetworkError {
 }
 
 fn kernel(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
-    move |source| NetworkError::Kernel {
-        what: what.into(),
-        source,
-    }
+    move |source| NetworkError::Kernel { what: what.into(), source }
 }
 
 /// The node's network. Dropping the last handle removes all of it.
@@ -174,11 +177,7 @@ impl Network {
     }
 
     /// Dials from the node, as a kubelet would. `net` is a pod's namespace, or none for the node's own.
-    pub(crate) async fn dial(
-        &self,
-        net: Option<&OwnedFd>,
-        to: SocketAddr,
-    ) -> io::Result<tokio::net::TcpStream> {
+    pub(crate) async fn dial(&self, net: Option<&OwnedFd>, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
         let socket = sys::within(net.unwrap_or(&self.0.net), || match to {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
             SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
@@ -191,10 +190,7 @@ impl Network {
         let config = &self.0.config;
         let address = self.0.addresses.lock().take();
         let address = address.ok_or(NetworkError::Exhausted(config.pods))?;
-        let attachment = Attachment {
-            network: self.clone(),
-            address,
-        };
+        let attachment = Attachment { network: self.clone(), address };
         let gateway = self.gateway();
         let name = attachment.interface();
         sys::within(&self.0.net, || {
@@ -214,10 +210,8 @@ impl Network {
         })
         .map_err(kernel("configuring the pod's link"))?;
         let to = Ipv4Net::from(address);
-        sys::within(&self.0.net, || {
-            link::route(Route { to, dev: &name, via: None, src: gateway })
-        })
-        .map_err(kernel("routing to the pod"))?;
+        sys::within(&self.0.net, || link::route(Route { to, dev: &name, via: None, src: gateway }))
+            .map_err(kernel("routing to the pod"))?;
         Ok(attachment)
     }
 
@@ -292,23 +286,27 @@ fn inside(net: &OwnedFd, config: &NetworkConfig) -> Result<(), NetworkError> {
 fn outside(config: &NetworkConfig) -> Result<nft::Masquerade, NetworkError> {
     let (gateway, machine) = (gateway(config), machine(config));
     let dev = config.interface.as_str();
-    let routes = || {
+    let configure = || {
         link::up(dev)?;
         link::address(dev, machine)?;
-        link::route(Route { to: gateway.into(), dev, via: None, src: machine })?;
-        for to in [config.pods, config.services] {
-            link::route(Route { to, dev, via: Some(gateway), src: machine })?;
-        }
         // Of this interface alone. Whether the machine forwards beyond itself is for its owner to say.
         std::fs::write(format!("/proc/sys/net/ipv4/conf/{dev}/forwarding"), "1")
     };
-    routes().map_err(kernel("configuring the machine's side of the link"))?;
+    configure().map_err(kernel("configuring the machine's side of the link"))?;
+    let route = |to, via, network| {
+        link::route(Route { to, dev, via, src: machine }).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => NetworkError::Clash(network),
+            _ => kernel("routing to pods and Services")(error),
+        })
+    };
+    route(gateway.into(), None, config.pods)?;
+    route(config.pods, Some(gateway), config.pods)?;
+    route(config.services, Some(gateway), config.services)?;
     nft::masquerade(dev, config.pods, dev).map_err(kernel("hiding the pods behind the machine"))
 }
 
 /// A Service without an address of its own (`clusterIP: None`, or a mere alias).
 pub(crate) fn headless(service: &Service) -> bool {
     let spec = service.spec.as_ref();
-    spec.and_then(|s| s.cluster_ip.as_deref())
-        .is_none_or(|ip| ip.is_empty() || ip == "None")
+    spec.and_then(|s| s.cluster_ip.as_deref()).is_none_or(|ip| ip.is_empty() || ip == "None")
 }

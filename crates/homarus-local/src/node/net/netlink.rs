@@ -113,12 +113,7 @@ impl Netlink {
     }
 
     fn open(kind: Option<rustix::net::Protocol>) -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            kind,
-        )?;
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, kind)?;
         rustix::net::sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER)?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         Ok(Self(socket))

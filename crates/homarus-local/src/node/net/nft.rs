@@ -42,11 +42,7 @@ const HAIRPINS: &str = "hairpins";
 static SET_IDS: AtomicU32 = AtomicU32::new(1);
 
 /// Replaces the Service rules in the calling thread's network namespace.
-pub(super) fn replace_services(
-    rules: &Ruleset,
-    services: Ipv4Net,
-    gateway: Ipv4Addr,
-) -> io::Result<()> {
+pub(super) fn replace_services(rules: &Ruleset, services: Ipv4Net, gateway: Ipv4Addr) -> io::Result<()> {
     let mut batch = Batch::new("homarus");
     batch.table(0);
     batch.delete_table();
@@ -117,18 +113,14 @@ impl Batch {
         messages.message(BATCH_BEGIN, REQUEST, |body| {
             body.raw(&[0, 0, 0, SUBSYSTEM.to_be_bytes()[1]]);
         });
-        Self {
-            messages,
-            table: table.into(),
-        }
+        Self { messages, table: table.into() }
     }
 
     fn push(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Body<'_>)) {
-        self.messages
-            .message((SUBSYSTEM << 8) | kind, REQUEST | flags, |body| {
-                body.raw(&[IPV4, 0, 0, 0]);
-                fill(body);
-            });
+        self.messages.message((SUBSYSTEM << 8) | kind, REQUEST | flags, |body| {
+            body.raw(&[IPV4, 0, 0, 0]);
+            fill(body);
+        });
     }
 
     /// Ends the batch with a change that changes nothing and is acknowledged.

@@ -72,10 +72,8 @@ impl Ruleset {
         }
         let mut ruleset = Self::default();
         for service in services.into_iter().filter(|s| !headless(s)) {
-            let key = (
-                service.metadata.namespace.as_deref().unwrap_or_default(),
-                service.metadata.name.as_deref().unwrap_or_default(),
-            );
+            let key =
+                (service.metadata.namespace.as_deref().unwrap_or_default(), service.metadata.name.as_deref().unwrap_or_default());
             let slices = by_service.get(&key).map_or(&[][..], Vec::as_slice);
             ruleset.add(service, slices);
         }
@@ -84,13 +82,8 @@ impl Ruleset {
 
     fn add(&mut self, service: &Service, slices: &[&EndpointSlice]) {
         let Some(spec) = &service.spec else { return };
-        let addresses: BTreeSet<Ipv4Addr> = spec
-            .cluster_ips
-            .iter()
-            .flatten()
-            .chain(spec.cluster_ip.as_ref())
-            .filter_map(|ip| ip.parse().ok())
-            .collect();
+        let addresses: BTreeSet<Ipv4Addr> =
+            spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.as_ref()).filter_map(|ip| ip.parse().ok()).collect();
         for port in spec.ports.iter().flatten() {
             let Some(transport) = Transport::named(port.protocol.as_deref()) else {
                 continue;

@@ -31,11 +31,7 @@ fn slice(service: &str, endpoints: serde_json::Value) -> EndpointSlice {
 }
 
 fn frontend() -> Frontend {
-    Frontend {
-        address: Ipv4Addr::new(10, 43, 0, 9),
-        transport: Transport::Tcp,
-        port: 80,
-    }
+    Frontend { address: Ipv4Addr::new(10, 43, 0, 9), transport: Transport::Tcp, port: 80 }
 }
 
 #[test]
@@ -140,9 +136,7 @@ fn ports_with_names_have_service_records() {
     assert_eq!(reply.answers.len(), 2);
     assert_eq!(reply.additionals.len(), 2);
     let reply = ask("_http._tcp.web.shop.svc.cluster.local.", RecordType::SRV).unwrap();
-    let RData::SRV(record) = &reply.answers[0].data else {
-        unreachable!("asked for SRV")
-    };
+    let RData::SRV(record) = &reply.answers[0].data else { unreachable!("asked for SRV") };
     assert_eq!(record.port, 80);
     assert_eq!(record.target.to_ascii(), "web.shop.svc.cluster.local.");
 }
@@ -156,23 +150,17 @@ fn addresses_have_names() {
 
 #[test]
 fn an_answer_that_does_not_fit_is_cut_and_says_so() {
-    let endpoints: Vec<_> = (0..200)
-        .map(|n| json!({"addresses": [format!("10.42.1.{n}")]}))
-        .collect();
+    let endpoints: Vec<_> = (0..200).map(|n| json!({"addresses": [format!("10.42.1.{n}")]})).collect();
     let slice = slice("db", endpoints.into());
     let zone = Zone::of("cluster.local", &[service("db", "None")], [&slice]);
     let mut question = Message::query();
     let name = Name::from_ascii("db.shop.svc.cluster.local.").unwrap();
     question.add_query(Query::query(name, RecordType::A));
     let bytes = question.to_vec().unwrap();
-    let Step::Reply(short) = dns::answer(&zone, &bytes, true) else {
-        unreachable!("the zone has it")
-    };
+    let Step::Reply(short) = dns::answer(&zone, &bytes, true) else { unreachable!("the zone has it") };
     assert!(short.len() <= 512);
     assert!(Message::from_vec(&short).unwrap().metadata.truncation);
-    let Step::Reply(long) = dns::answer(&zone, &bytes, false) else {
-        unreachable!("the zone has it")
-    };
+    let Step::Reply(long) = dns::answer(&zone, &bytes, false) else { unreachable!("the zone has it") };
     let long = Message::from_vec(&long).unwrap();
     assert_eq!(long.answers.len(), 200);
     assert!(!long.metadata.truncation);

@@ -49,10 +49,7 @@ impl Zone {
         services: impl IntoIterator<Item = &'a Service>,
         slices: impl IntoIterator<Item = &'a EndpointSlice>,
     ) -> Self {
-        let mut zone = Self {
-            domain: domain.to_lowercase(),
-            ..Self::default()
-        };
+        let mut zone = Self { domain: domain.to_lowercase(), ..Self::default() };
         let mut headless_services = BTreeMap::new();
         for service in services {
             let Some(name) = zone.service_name(service) else { continue };
@@ -87,19 +84,13 @@ impl Zone {
         let spec = service.spec.as_ref();
         // A headless Service has its name before it has an endpoint.
         let entry = self.names.entry(name.into()).or_default();
-        entry.alias = spec
-            .filter(|s| s.type_.as_deref() == Some("ExternalName"))
-            .and_then(|s| s.external_name.clone());
+        entry.alias = spec.filter(|s| s.type_.as_deref() == Some("ExternalName")).and_then(|s| s.external_name.clone());
     }
 
     fn cluster_ip(&mut self, name: &str, service: &Service) {
         let Some(spec) = &service.spec else { return };
-        let addresses: BTreeSet<Ipv4Addr> = spec
-            .cluster_ip
-            .iter()
-            .chain(spec.cluster_ips.iter().flatten())
-            .filter_map(|ip| ip.parse().ok())
-            .collect();
+        let addresses: BTreeSet<Ipv4Addr> =
+            spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten()).filter_map(|ip| ip.parse().ok()).collect();
         for address in &addresses {
             self.pointers.insert(*address, name.into());
         }
@@ -132,13 +123,7 @@ impl Zone {
         }
     }
 
-    fn service_record(
-        &mut self,
-        service: &str,
-        port: Option<&str>,
-        protocol: &str,
-        target: (u16, String),
-    ) {
+    fn service_record(&mut self, service: &str, port: Option<&str>, protocol: &str, target: (u16, String)) {
         let Some(port) = port.filter(|p| !p.is_empty()) else { return };
         let name = format!("_{port}._{}.{service}", protocol.to_lowercase());
         self.names.entry(name).or_default().services.insert(target);
@@ -160,10 +145,7 @@ impl Zone {
             return Answer::Found(entry.clone());
         }
         if let Some(address) = pod_name(rest) {
-            return Answer::Found(Entry {
-                addresses: [address].into(),
-                ..Entry::default()
-            });
+            return Answer::Found(Entry { addresses: [address].into(), ..Entry::default() });
         }
         // A name on the way to others exists without records (RFC 8020).
         let below = format!(".{name}");

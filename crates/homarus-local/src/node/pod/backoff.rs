@@ -28,11 +28,7 @@ impl Backoff {
 
     /// Notes a restart: the next one waits longer.
     pub(crate) fn raise(&mut self, now: Duration) {
-        self.delay = if self.delay.is_zero() || self.forgotten(now) {
-            FIRST
-        } else {
-            (self.delay * 2).min(LONGEST)
-        };
+        self.delay = if self.delay.is_zero() || self.forgotten(now) { FIRST } else { (self.delay * 2).min(LONGEST) };
         self.raised_at = now;
     }
 

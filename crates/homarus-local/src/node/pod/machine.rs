@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
 
 use super::backoff::Backoff;
 use super::plan::{ContainerPlan, Plan, Restart, Role};
@@ -21,12 +22,26 @@ pub(crate) const RETRY: Duration = Duration::from_secs(3);
 pub(crate) enum Act {
     /// Fill the volumes, make the namespaces, join the network.
     CreateSandbox,
-    Start { slot: usize },
-    PostStart { slot: usize },
-    PreStop { slot: usize, within: Duration },
-    Probe { slot: usize, kind: ProbeKind },
-    Term { slot: usize },
-    Kill { slot: usize },
+    Start {
+        slot: usize,
+    },
+    PostStart {
+        slot: usize,
+    },
+    PreStop {
+        slot: usize,
+        within: Duration,
+    },
+    Probe {
+        slot: usize,
+        kind: ProbeKind,
+    },
+    Term {
+        slot: usize,
+    },
+    Kill {
+        slot: usize,
+    },
     RemoveSandbox,
     /// All is over: the object may go.
     Finish,
@@ -76,11 +91,7 @@ enum Hook {
 /// Where a container stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum State {
-    Waiting {
-        reason: &'static str,
-        message: Option<String>,
-        until: Duration,
-    },
+    Waiting { reason: &'static str, message: Option<String>, until: Duration },
     Starting,
     Running(Running),
     Ended { ended: Ended, at: Duration },
@@ -149,11 +160,7 @@ impl Container {
 }
 
 fn waiting(reason: &'static str, message: Option<String>, until: Duration) -> State {
-    State::Waiting {
-        reason,
-        message,
-        until,
-    }
+    State::Waiting { reason, message, until }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,12 +205,7 @@ impl Step {
     }
 
     fn tell(&mut self, warning: bool, reason: &'static str, slot: Option<usize>, message: String) {
-        self.acts.push(Act::Tell(Told {
-            warning,
-            reason,
-            message,
-            slot,
-        }));
+        self.acts.push(Act::Tell(Told { warning, reason, message, slot }));
     }
 }
 
@@ -218,12 +220,38 @@ impl Machine {
         Self {
             plan,
             containers,
-            sandbox: Sandbox::Absent {
-                retry: Duration::ZERO,
-            },
+            sandbox: Sandbox::Absent { retry: Duration::ZERO },
             deletion: None,
             expired: false,
             finished: false,
+        }
+    }
+
+    /// Takes up a pod that another run of the node left: what ran then has ended by now, without a witness.
+    pub(crate) fn resume(&mut self, before: &core::PodStatus) {
+        let all = [&before.init_container_statuses, &before.container_statuses];
+        for status in all.into_iter().flatten().flatten() {
+            let found = self.containers.iter_mut().find(|c| c.plan.name == status.name);
+            let Some(container) = found.filter(|_| status.container_id.is_some()) else {
+                continue;
+            };
+            let count = u32::try_from(status.restart_count).unwrap_or(0);
+            container.restarts = count;
+            container.ends = count.saturating_add(1);
+            let running = status.state.as_ref().and_then(|s| s.running.as_ref());
+            let ended = Ended {
+                id: status.container_id.as_deref().and_then(|id| id.split("//").nth(1)).unwrap_or_default().into(),
+                code: 137,
+                signal: None,
+                reason: "ContainerStatusUnknown".into(),
+                message: Some("The node went away while the container was running".into()),
+                started: running.and_then(|r| r.started_at.as_ref()).map(|t| t.0),
+                finished: Timestamp::now(),
+            };
+            container.last = running.is_some().then(|| ended.clone());
+            if container.plan.role == Role::Main && running.is_some() {
+                container.state = State::Ended { ended, at: Duration::ZERO };
+            }
         }
     }
 
@@ -543,23 +571,13 @@ impl Machine {
             started: false,
             at: now,
             hook,
-            probes: [
-                startup,
-                liveness.map(|plan| Probe::new(plan, now)),
-                readiness.map(|plan| Probe::new(plan, now)),
-            ],
+            probes: [startup, liveness.map(|plan| Probe::new(plan, now)), readiness.map(|plan| Probe::new(plan, now))],
             stop: None,
         });
     }
 
     /// It can't be started for now, through no doing of its own.
-    pub(crate) fn held_up(
-        &mut self,
-        slot: usize,
-        reason: &'static str,
-        message: String,
-        now: Duration,
-    ) {
+    pub(crate) fn held_up(&mut self, slot: usize, reason: &'static str, message: String, now: Duration) {
         self.containers[slot].state = waiting(reason, Some(message), now + RETRY);
     }
 
@@ -588,18 +606,8 @@ impl Machine {
         let reason = if code == 0 { "Completed" } else { "Error" };
         container.ends += 1;
         container.passed |= container.plan.role == Role::Init && code == 0;
-        container.state = State::Ended {
-            at: now,
-            ended: Ended {
-                id,
-                code,
-                signal,
-                reason: reason.into(),
-                message,
-                started,
-                finished: wall,
-            },
-        };
+        container.state =
+            State::Ended { at: now, ended: Ended { id, code, signal, reason: reason.into(), message, started, finished: wall } };
     }
 
     pub(crate) fn post_started(&mut self, slot: usize, failure: Option<String>, now: Duration) -> Option<Told> {
@@ -626,12 +634,7 @@ impl Machine {
     }
 
     /// A probe's answer; what went wrong is told.
-    pub(crate) fn probed(
-        &mut self,
-        slot: usize,
-        kind: ProbeKind,
-        answer: Result<(), String>,
-    ) -> Option<Told> {
+    pub(crate) fn probed(&mut self, slot: usize, kind: ProbeKind, answer: Result<(), String>) -> Option<Told> {
         let State::Running(running) = &mut self.containers[slot].state else {
             return None;
         };

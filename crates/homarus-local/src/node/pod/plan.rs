@@ -94,9 +94,7 @@ fn container(container: &core::Container, role: Role) -> ContainerPlan {
 }
 
 fn probe(probe: &core::Probe) -> ProbePlan {
-    let count = |value: Option<i32>, default: u32| {
-        value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
-    };
+    let count = |value: Option<i32>, default: u32| value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
     ProbePlan {
         initial_delay: Duration::from_secs(count(probe.initial_delay_seconds, 0).into()),
         period: Duration::from_secs(count(probe.period_seconds, 10).into()),

@@ -48,14 +48,7 @@ pub(crate) struct Probe {
 impl Probe {
     /// A probe of a container that is running since `since`.
     pub(crate) fn new(plan: ProbePlan, since: Duration) -> Self {
-        Self {
-            plan,
-            next: since + plan.initial_delay,
-            running: false,
-            last: None,
-            in_a_row: 0,
-            verdict: None,
-        }
+        Self { plan, next: since + plan.initial_delay, running: false, last: None, in_a_row: 0, verdict: None }
     }
 
     /// What it says so far, if its thresholds were reached.
@@ -77,11 +70,7 @@ impl Probe {
         self.running = false;
         self.in_a_row = if self.last == Some(well) { self.in_a_row + 1 } else { 1 };
         self.last = Some(well);
-        let needed = if well {
-            self.plan.success_threshold
-        } else {
-            self.plan.failure_threshold
-        };
+        let needed = if well { self.plan.success_threshold } else { self.plan.failure_threshold };
         if self.in_a_row >= needed {
             self.verdict = Some(well);
         }

@@ -20,13 +20,12 @@ pub(crate) struct Facts<'a> {
 }
 
 /// The conditions that the node answers for.
-const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+pub(crate) const OWN: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
 
 /// The whole status.
 pub(crate) fn of(machine: &Machine, facts: &Facts<'_>) -> core::PodStatus {
     let phase = phase(machine);
-    let (main, init): (Vec<_>, Vec<_>) =
-        machine.containers.iter().partition(|c| c.plan.role == Role::Main);
+    let (main, init): (Vec<_>, Vec<_>) = machine.containers.iter().partition(|c| c.plan.role == Role::Main);
     let spec = facts.pod.spec.as_ref();
     let describe = |containers: &[&Container], specs: Option<&Vec<core::Container>>| {
         let all = containers.iter().map(|c| {
@@ -39,8 +38,7 @@ pub(crate) fn of(machine: &Machine, facts: &Facts<'_>) -> core::PodStatus {
     core::PodStatus {
         phase: Some(phase.into()),
         reason: expired.then(|| "DeadlineExceeded".into()),
-        message: expired
-            .then(|| "Pod was active on the node longer than the specified deadline".into()),
+        message: expired.then(|| "Pod was active on the node longer than the specified deadline".into()),
         conditions: Some(conditions(machine, phase, facts)),
         host_ip: Some(facts.host_ip.clone()),
         host_ips: Some(vec![core::HostIP { ip: facts.host_ip.clone() }]),
@@ -56,10 +54,7 @@ pub(crate) fn of(machine: &Machine, facts: &Facts<'_>) -> core::PodStatus {
 
 /// The phase, by the kubelet's rules.
 pub(crate) fn phase(machine: &Machine) -> &'static str {
-    let any_busy = machine
-        .containers
-        .iter()
-        .any(|c| matches!(c.state, State::Running(_) | State::Starting));
+    let any_busy = machine.containers.iter().any(|c| matches!(c.state, State::Running(_) | State::Starting));
     match machine.outcome() {
         Some(_) if any_busy => return "Running",
         Some(Outcome::Succeeded) => return "Succeeded",
@@ -67,9 +62,7 @@ pub(crate) fn phase(machine: &Machine) -> &'static str {
         None => {}
     }
     let of = |main: bool| machine.containers.iter().filter(move |c| (c.plan.role == Role::Main) == main);
-    let ever_ran = |c: &Container| {
-        c.last.is_some() || matches!(c.state, State::Running(_) | State::Ended { .. })
-    };
+    let ever_ran = |c: &Container| c.last.is_some() || matches!(c.state, State::Running(_) | State::Ended { .. });
     if !of(false).all(Container::passed) && !of(true).any(ever_ran) {
         return "Pending";
     }
@@ -88,7 +81,11 @@ pub(crate) fn phase(machine: &Machine) -> &'static str {
     match (running, waiting, stopped) {
         (_, 1.., 0) => "Pending",
         (0, 0, 1..) if machine.deleting() && machine.restart_policy() == Restart::Always => {
-            if failed > 0 { "Failed" } else { "Succeeded" }
+            if failed > 0 {
+                "Failed"
+            } else {
+                "Succeeded"
+            }
         }
         _ => "Running",
     }
@@ -101,27 +98,17 @@ fn conditions(machine: &Machine, phase: &str, facts: &Facts<'_>) -> Vec<core::Po
         let names: Vec<_> = picked.iter().map(|c| c.plan.name.as_str()).collect();
         (!names.is_empty()).then(|| format!("containers with {what} status: [{}]", names.join(" ")))
     };
-    let uninitialized: Vec<_> = machine
-        .containers
-        .iter()
-        .filter(|c| c.plan.role != Role::Main && !c.passed())
-        .collect();
+    let uninitialized: Vec<_> = machine.containers.iter().filter(|c| c.plan.role != Role::Main && !c.passed()).collect();
     let initialized = if over && completed.is_some() {
         Ok(())
     } else {
         names(uninitialized, "incomplete").map_or(Ok(()), |m| Err(("ContainersNotInitialized", m)))
     };
-    let unready: Vec<_> = machine
-        .containers
-        .iter()
-        .filter(|c| c.plan.role != Role::Init && !c.ready())
-        .collect();
+    let unready: Vec<_> = machine.containers.iter().filter(|c| c.plan.role != Role::Init && !c.ready()).collect();
     let containers_ready = match (over, completed) {
         (_, Some(completed)) => Err(completed),
         (true, None) => Err(("PodFailed", String::new())),
-        (false, None) => {
-            names(unready, "unready").map_or(Ok(()), |m| Err(("ContainersNotReady", m)))
-        }
+        (false, None) => names(unready, "unready").map_or(Ok(()), |m| Err(("ContainersNotReady", m))),
     };
     let ready = containers_ready.clone().and_then(|()| gates(facts));
     let sandbox = if machine.sandbox_ready() { Ok(()) } else { Err(("", String::new())) };
@@ -146,11 +133,7 @@ fn gates(facts: &Facts<'_>) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn condition(
-    kind: &str,
-    answer: Result<(), (&'static str, String)>,
-    facts: &Facts<'_>,
-) -> core::PodCondition {
+fn condition(kind: &str, answer: Result<(), (&'static str, String)>, facts: &Facts<'_>) -> core::PodCondition {
     let status = if answer.is_ok() || is_completed_initialization(kind, &answer) { "True" } else { "False" };
     let mut before = facts.before.conditions.iter().flatten();
     let same = before.find(|c| c.type_ == kind && c.status == status);
@@ -190,9 +173,11 @@ fn container(container: &Container, spec: Option<&core::Container>) -> core::Con
         started: Some(started),
         restart_count: i32::try_from(container.restarts).unwrap_or(i32::MAX),
         state: Some(state(container)),
-        last_state: container.last.as_ref().filter(|l| !is_current(container, l)).map(|last| {
-            core::ContainerState { terminated: Some(terminated(last)), ..Default::default() }
-        }),
+        last_state: container
+            .last
+            .as_ref()
+            .filter(|l| !is_current(container, l))
+            .map(|last| core::ContainerState { terminated: Some(terminated(last)), ..Default::default() }),
         ..core::ContainerStatus::default()
     }
 }
@@ -209,21 +194,13 @@ fn state(container: &Container) -> core::ContainerState {
     let mut state = core::ContainerState::default();
     match &container.state {
         State::Waiting { reason, message, .. } => {
-            state.waiting = Some(core::ContainerStateWaiting {
-                reason: Some((*reason).into()),
-                message: message.clone(),
-            });
+            state.waiting = Some(core::ContainerStateWaiting { reason: Some((*reason).into()), message: message.clone() });
         }
         State::Starting => {
-            state.waiting = Some(core::ContainerStateWaiting {
-                reason: Some("ContainerCreating".into()),
-                message: None,
-            });
+            state.waiting = Some(core::ContainerStateWaiting { reason: Some("ContainerCreating".into()), message: None });
         }
         State::Running(running) => {
-            state.running = Some(core::ContainerStateRunning {
-                started_at: Some(Time(running.since)),
-            });
+            state.running = Some(core::ContainerStateRunning { started_at: Some(Time(running.since)) });
         }
         State::Ended { ended, .. } => state.terminated = Some(terminated(ended)),
     }

@@ -8,10 +8,14 @@ const LEAST: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// The stop hook is due, or runs.
-    Hook { begun: bool },
+    Hook {
+        begun: bool,
+    },
     /// Others have to end first.
     Turn,
-    Term { kill_at: Duration },
+    Term {
+        kill_at: Duration,
+    },
     Kill,
 }
 
@@ -33,15 +37,8 @@ pub(crate) enum StopAct {
 
 impl Stop {
     pub(crate) fn new(hook: bool, grace: Duration, now: Duration) -> Self {
-        let stage = if hook && !grace.is_zero() {
-            Stage::Hook { begun: false }
-        } else {
-            Stage::Turn
-        };
-        Self {
-            deadline: now + grace,
-            stage,
-        }
+        let stage = if hook && !grace.is_zero() { Stage::Hook { begun: false } } else { Stage::Turn };
+        Self { deadline: now + grace, stage }
     }
 
     /// A second request can only shorten the wait.

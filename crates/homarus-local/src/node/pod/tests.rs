@@ -169,9 +169,7 @@ fn init_containers_run_one_after_the_other() {
 
 #[test]
 fn a_failed_init_container_is_tried_again_unless_never() {
-    let spec = |policy: &str| {
-        json!({"restartPolicy": policy, "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]})
-    };
+    let spec = |policy: &str| json!({"restartPolicy": policy, "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
     let mut scene = Scene::placed(spec("OnFailure"));
     scene.poll();
     scene.started("i");

@@ -17,9 +17,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
 use super::wire::{FromInit, LAUNCH_ARG, MESSAGE_MAX, SandboxSpec, ToInit};
@@ -66,23 +64,15 @@ fn live() -> io::Result<()> {
         return Ok(());
     };
     become_pod(&spec)?;
-    let mut init = Init {
-        control,
-        own_mounts: sys::own("mnt")?,
-        processes: HashMap::new(),
-    };
+    let mut init = Init { control, own_mounts: sys::own("mnt")?, processes: HashMap::new() };
     report(&init.control, &FromInit::Ready)?;
     while init.turn()? {}
     Ok(())
 }
 
 fn become_pod(spec: &SandboxSpec) -> io::Result<()> {
-    sys::leave(if spec.host_network {
-        Leave::PodOnHostNetwork
-    } else {
-        Leave::Pod
-    })
-    .map_err(|e| said("making namespaces (needs root)", e))?;
+    sys::leave(if spec.host_network { Leave::PodOnHostNetwork } else { Leave::Pod })
+        .map_err(|e| said("making namespaces (needs root)", e))?;
     rustix::system::sethostname(spec.hostname.as_bytes())?;
     lay_ground(&spec.memory_limit).map_err(|e| said("making the pod's root", e))?;
     for (name, value) in &spec.sysctls {
@@ -96,10 +86,7 @@ fn become_pod(spec: &SandboxSpec) -> io::Result<()> {
 /// so that a pod holds no file system of the machine busy, and never telling it of mounts made here.
 fn lay_ground(memory_limit: &str) -> io::Result<()> {
     const BASE: &str = "/tmp";
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
-    )?;
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     tmpfs(BASE, &format!("mode=0755,size={memory_limit}"))?;
     for folder in ["machine", "proc", "volumes", "layer", "ends", "shm"] {
         fs::create_dir(format!("{BASE}/{folder}"))?;
@@ -123,11 +110,7 @@ impl Init {
     fn turn(&mut self) -> io::Result<bool> {
         let orders = {
             let mut polled = vec![PollFd::new(&self.control, PollFlags::IN)];
-            polled.extend(
-                self.processes
-                    .values()
-                    .map(|p| PollFd::new(&p.pidfd, PollFlags::IN)),
-            );
+            polled.extend(self.processes.values().map(|p| PollFd::new(&p.pidfd, PollFlags::IN)));
             let timeout = Timespec::try_from(REAP_INTERVAL).map_err(io::Error::other)?;
             match rustix::event::poll(&mut polled, Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -146,17 +129,12 @@ impl Init {
             ToInit::Spawn { id, within } => {
                 let answer = match self.spawn(id, within, fds) {
                     Ok(()) => FromInit::Spawned { id },
-                    Err(error) => FromInit::NotSpawned {
-                        id,
-                        message: error.to_string(),
-                    },
+                    Err(error) => FromInit::NotSpawned { id, message: error.to_string() },
                 };
                 report(&self.control, &answer)?;
             }
             ToInit::Signal { id, signal } => {
-                if let (Some(process), Some(signal)) =
-                    (self.processes.get(&id), Signal::from_named_raw(signal))
-                {
+                if let (Some(process), Some(signal)) = (self.processes.get(&id), Signal::from_named_raw(signal)) {
                     let _ = rustix::process::pidfd_send_signal(&process.pidfd, signal);
                 }
             }
@@ -165,9 +143,8 @@ impl Init {
     }
 
     fn spawn(&mut self, id: u64, within: Option<u64>, fds: Vec<OwnedFd>) -> io::Result<()> {
-        let [order, stdout, stderr]: [OwnedFd; FDS_MAX] = fds
-            .try_into()
-            .map_err(|_| io::Error::other("three descriptors belong to a start"))?;
+        let [order, stdout, stderr]: [OwnedFd; FDS_MAX] =
+            fds.try_into().map_err(|_| io::Error::other("three descriptors belong to a start"))?;
         let mounts = match within {
             None => {
                 sys::leave(Leave::Mounts)?;
@@ -177,8 +154,7 @@ impl Init {
             }
             Some(other) => {
                 let place = self.processes.get(&other).and_then(|p| p.mounts.as_ref());
-                let (place, _) =
-                    place.ok_or_else(|| io::Error::other("the container is not running"))?;
+                let (place, _) = place.ok_or_else(|| io::Error::other("the container is not running"))?;
                 sys::enter(place)?;
                 None
             }
@@ -209,11 +185,7 @@ impl Init {
                     let Some(id) = found.map(|(id, _)| *id) else {
                         continue;
                     };
-                    if let Some(Process {
-                        mounts: Some((_, identity)),
-                        ..
-                    }) = self.processes.remove(&id)
-                    {
+                    if let Some(Process { mounts: Some((_, identity)), .. }) = self.processes.remove(&id) {
                         kill_all_in(identity);
                     }
                     let signal = status.terminating_signal();
@@ -270,29 +242,17 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[&OwnedFd]) -> io::Res
     if !borrowed.is_empty() {
         ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&borrowed));
     }
-    rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(bytes)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
+    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
 /// Receives one datagram, with descriptors; `None` when the other side is gone.
-pub(crate) fn receive<T: serde::de::DeserializeOwned>(
-    socket: impl AsFd,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: serde::de::DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MESSAGE_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
-        let result = rustix::net::recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        );
+        let result = rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
         match result {
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::CONNRESET) => return Ok(None),

@@ -57,11 +57,7 @@ fn become_container(spec: &LaunchSpec) -> String {
     let Some((program, arguments)) = spec.argv.split_first() else {
         return "no command".into();
     };
-    let error = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(spec.env.iter().map(|(k, v)| (k, v)))
-        .exec();
+    let error = Command::new(program).args(arguments).env_clear().envs(spec.env.iter().map(|(k, v)| (k, v))).exec();
     match error.kind() {
         io::ErrorKind::NotFound if !program.contains('/') => {
             format!("exec: {program:?}: executable file not found in $PATH")

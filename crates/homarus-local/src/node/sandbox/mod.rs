@@ -72,23 +72,18 @@ pub(crate) struct Spawner {
 impl Spawner {
     /// Starts the thread. `program` answers to [`INIT_ARG`].
     pub(crate) fn start(program: PathBuf) -> io::Result<Self> {
-        let (requests, mut inbox) =
-            mpsc::unbounded_channel::<(OwnedFd, oneshot::Sender<io::Result<Child>>)>();
-        std::thread::Builder::new()
-            .name("pod-spawner".into())
-            .spawn(move || {
-                while let Some((control, answer)) = inbox.blocking_recv() {
-                    let _ = answer.send(spawn_init(&program, control));
-                }
-            })?;
+        let (requests, mut inbox) = mpsc::unbounded_channel::<(OwnedFd, oneshot::Sender<io::Result<Child>>)>();
+        std::thread::Builder::new().name("pod-spawner".into()).spawn(move || {
+            while let Some((control, answer)) = inbox.blocking_recv() {
+                let _ = answer.send(spawn_init(&program, control));
+            }
+        })?;
         Ok(Self { requests })
     }
 
     async fn spawn(&self, control: OwnedFd) -> Result<Child, SandboxError> {
         let (answer, child) = oneshot::channel();
-        self.requests
-            .send((control, answer))
-            .map_err(|_| SandboxError::Gone)?;
+        self.requests.send((control, answer)).map_err(|_| SandboxError::Gone)?;
         Ok(child.await.map_err(|_| SandboxError::Gone)??)
     }
 }
@@ -96,12 +91,7 @@ impl Spawner {
 fn spawn_init(program: &PathBuf, control: OwnedFd) -> io::Result<Child> {
     let own = sys::own("pid")?;
     sys::leave(Leave::ChildPids)?;
-    let child = Command::new(program)
-        .arg(INIT_ARG)
-        .env_clear()
-        .stdin(Stdio::from(control))
-        .stdout(Stdio::null())
-        .spawn();
+    let child = Command::new(program).arg(INIT_ARG).env_clear().stdin(Stdio::from(control)).stdout(Stdio::null()).spawn();
     sys::enter(&own)?;
     child
 }
@@ -137,17 +127,9 @@ pub(crate) struct Process {
 
 impl Sandbox {
     /// Makes a pod's namespaces.
-    pub(crate) async fn create(
-        spawner: &Spawner,
-        spec: &SandboxSpec,
-    ) -> Result<Self, SandboxError> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(io::Error::from)?;
+    pub(crate) async fn create(spawner: &Spawner, spec: &SandboxSpec) -> Result<Self, SandboxError> {
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(io::Error::from)?;
         let mut child = spawner.spawn(theirs).await?;
         init::send(&ours, &serde_json::to_vec(spec).map_err(io::Error::from)?, &[])?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(io::Error::from)?;
@@ -171,15 +153,7 @@ impl Sandbox {
         let (killed, kills) = mpsc::unbounded_channel();
         let (gone_tx, gone) = watch::channel(false);
         tokio::spawn(attend(control.clone(), waiting.clone(), child, kills, gone_tx));
-        Ok(Self {
-            control,
-            waiting,
-            next: AtomicU64::new(1),
-            pid,
-            net,
-            killed,
-            gone,
-        })
+        Ok(Self { control, waiting, next: AtomicU64::new(1), pid, net, killed, gone })
     }
 
     /// The pod's network namespace.
@@ -212,10 +186,7 @@ impl Sandbox {
         let (order, theirs) = UnixStream::pair()?;
         let (spawned_tx, spawned) = oneshot::channel();
         let (exited_tx, exited) = oneshot::channel();
-        let entry = Entry {
-            spawned: Some(spawned_tx),
-            exited: Some(exited_tx),
-        };
+        let entry = Entry { spawned: Some(spawned_tx), exited: Some(exited_tx) };
         self.waiting.lock().insert(id, entry);
         let message = serde_json::to_vec(&ToInit::Spawn { id, within }).map_err(io::Error::from)?;
         let theirs = OwnedFd::from(theirs);
@@ -223,13 +194,9 @@ impl Sandbox {
         drop((theirs, stdout, stderr));
         let bytes = serde_json::to_vec(spec).map_err(io::Error::from)?;
         let launch = async {
-            spawned
-                .await
-                .map_err(|_| SandboxError::Gone)?
-                .map_err(SandboxError::Launch)?;
-            let complaint = tokio::task::spawn_blocking(move || hand_over(order, &bytes))
-                .await
-                .map_err(|_| SandboxError::Gone)??;
+            spawned.await.map_err(|_| SandboxError::Gone)?.map_err(SandboxError::Launch)?;
+            let complaint =
+                tokio::task::spawn_blocking(move || hand_over(order, &bytes)).await.map_err(|_| SandboxError::Gone)??;
             if complaint.is_empty() {
                 return Ok(());
             }
@@ -251,17 +218,19 @@ impl Sandbox {
         self.send(&message, &[]).await
     }
 
+    /// Kills the whole pod.
+    pub(crate) fn kill(&self) {
+        let _ = self.killed.send(());
+    }
+
     /// Kills the whole pod; resolves when it is gone.
     pub(crate) async fn destroy(&self) {
-        let _ = self.killed.send(());
+        self.kill();
         self.gone().await;
     }
 
     async fn send(&self, bytes: &[u8], fds: &[&OwnedFd]) -> Result<(), SandboxError> {
-        let sent = self
-            .control
-            .async_io(Interest::WRITABLE, || init::send(&*self.control, bytes, fds))
-            .await;
+        let sent = self.control.async_io(Interest::WRITABLE, || init::send(&*self.control, bytes, fds)).await;
         match sent {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(SandboxError::Gone),
             other => Ok(other?),
@@ -281,9 +250,7 @@ fn hand_over(mut order: UnixStream, bytes: &[u8]) -> io::Result<String> {
 }
 
 async fn receive(control: &UnixDatagram) -> io::Result<Option<FromInit>> {
-    let received = control
-        .async_io(Interest::READABLE, || init::receive::<FromInit>(control))
-        .await?;
+    let received = control.async_io(Interest::READABLE, || init::receive::<FromInit>(control)).await?;
     Ok(received.map(|(message, _)| message))
 }
 

@@ -86,23 +86,12 @@ pub(crate) struct UnknownCapability {
 }
 
 /// The sets that `securityContext.capabilities` asks for: what may be had, and what was added by name.
-pub(crate) fn capabilities(
-    privileged: bool,
-    add: &[String],
-    drop: &[String],
-) -> Result<(u64, u64), UnknownCapability> {
-    let mut set = if privileged {
-        ALL
-    } else {
-        DEFAULT.iter().filter_map(|name| bit(name)).sum()
-    };
+pub(crate) fn capabilities(privileged: bool, add: &[String], drop: &[String]) -> Result<(u64, u64), UnknownCapability> {
+    let mut set = if privileged { ALL } else { DEFAULT.iter().filter_map(|name| bit(name)).sum() };
     let mut added = 0;
     let of = |verb, name: &String| match name.as_str() {
         "ALL" | "all" => Ok(ALL),
-        name => bit(&name.to_uppercase()).ok_or_else(|| UnknownCapability {
-            verb,
-            name: name.into(),
-        }),
+        name => bit(&name.to_uppercase()).ok_or_else(|| UnknownCapability { verb, name: name.into() }),
     };
     for name in drop {
         set &= !of("drop", name)?;
@@ -132,14 +121,7 @@ pub(crate) fn assume(rights: &Rights) -> io::Result<()> {
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     // Root keeps what it may have; anyone else only what was named, which survives the exec as ambient.
     let keep = if rights.uid == 0 { may } else { ambient };
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets {
-            effective: keep,
-            permitted: keep,
-            inheritable: ambient,
-        },
-    )?;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: keep, permitted: keep, inheritable: ambient })?;
     rustix::thread::clear_ambient_capability_set()?;
     if rights.uid != 0 {
         for at in 0..NAMES.len() {
@@ -170,12 +152,7 @@ mod tests {
 
     #[test]
     fn dropping_all_leaves_what_was_added() {
-        let (set, added) = capabilities(
-            false,
-            &["NET_ADMIN".into(), "CAP_NET_RAW".into()],
-            &["ALL".into()],
-        )
-        .unwrap();
+        let (set, added) = capabilities(false, &["NET_ADMIN".into(), "CAP_NET_RAW".into()], &["ALL".into()]).unwrap();
         assert_eq!(set, bit("NET_ADMIN").unwrap() | bit("NET_RAW").unwrap());
         assert_eq!(added, set);
     }

@@ -81,14 +81,8 @@ fn lay_layers(spec: &RootSpec) -> Outcome {
     for hidden in &spec.hidden {
         let place = inside(hidden);
         if place.is_dir() {
-            mount(
-                "tmpfs",
-                &place.display().to_string(),
-                "tmpfs",
-                MountFlags::RDONLY,
-                "mode=0700,size=4k",
-            )
-            .map_err(said("hiding the state folder"))?;
+            mount("tmpfs", &place.display().to_string(), "tmpfs", MountFlags::RDONLY, "mode=0700,size=4k")
+                .map_err(said("hiding the state folder"))?;
         }
     }
     Ok(())
@@ -105,13 +99,7 @@ fn overlay(lower: &Path, number: usize) -> io::Result<()> {
     // The option's own separators in a path would be read as further options.
     let below = below.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
     let options = format!("lowerdir={below},upperdir={upper},workdir={work}");
-    mount(
-        "overlay",
-        &inside(lower).display().to_string(),
-        "overlay",
-        MountFlags::empty(),
-        &options,
-    )
+    mount("overlay", &inside(lower).display().to_string(), "overlay", MountFlags::empty(), &options)
 }
 
 /// Where a path of the container is while its root is still being made. The paths are the node's, not the pod's.
@@ -120,9 +108,7 @@ fn inside(path: &Path) -> PathBuf {
 }
 
 fn relative(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .collect()
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
 
 fn write_file(path: &Path, contents: &str) -> io::Result<()> {
@@ -165,14 +151,8 @@ fn own_places(privileged: bool) -> Outcome {
 
 fn devices() -> io::Result<()> {
     let dev = format!("{ROOT}/dev");
-    for (name, major, minor) in [
-        ("null", 1, 3),
-        ("zero", 1, 5),
-        ("full", 1, 7),
-        ("random", 1, 8),
-        ("urandom", 1, 9),
-        ("tty", 5, 0),
-    ] {
+    for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
         let path = format!("{dev}/{name}");
         let number = rustix::fs::makedev(major, minor);
         let mode = Mode::from_raw_mode(0o666);
@@ -220,9 +200,7 @@ fn guard_proc() -> io::Result<()> {
 }
 
 fn open_tree(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     Ok(rustix::mount::open_tree(CWD, path, flags)?)
 }
 
@@ -241,9 +219,8 @@ fn pick_up(mount: &MountSpec) -> Outcome<(OwnedFd, bool)> {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let volume = rustix::fs::open(base, flags, Mode::empty()).map_err(said(&what))?;
             let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            let found =
-                rustix::fs::openat2(&volume, relative(sub), flags, Mode::empty(), beneath)
-                    .map_err(said(&format!("{what}: sub path {}", sub.display())))?;
+            let found = rustix::fs::openat2(&volume, relative(sub), flags, Mode::empty(), beneath)
+                .map_err(said(&format!("{what}: sub path {}", sub.display())))?;
             let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&found));
             fs::read_link(link).map_err(said(&what))?
         }
