@@ -78,7 +78,9 @@ impl Inbound {
             }
             Ok(Some(Way::Http2(connection))) => {
                 let (io, requests) = self.requests(connection);
-                Box::pin(h2::server::serve(io, Rc::new(requests), &self.http2, self.worker.drain.clone())).await.map_err(|e| e.to_string())
+                Box::pin(h2::server::serve(io, Rc::new(requests), &self.http2, self.worker.drain.clone()))
+                    .await
+                    .map_err(|e| e.to_string())
             }
             Ok(None) => Ok(()),
             Err(fault) => Err(fault.to_string()),
@@ -303,7 +305,11 @@ impl Inbound {
 
     /// The application behind a port.
     fn application(&self, target: SocketAddr) -> Rc<Application> {
-        self.applications.borrow_mut().entry(target).or_insert_with(|| Application::new(&self.worker, target, self.admin.clone())).clone()
+        self.applications
+            .borrow_mut()
+            .entry(target)
+            .or_insert_with(|| Application::new(&self.worker, target, self.admin.clone()))
+            .clone()
     }
 
     /// Forgets ports that nobody has dialed for the idle time.

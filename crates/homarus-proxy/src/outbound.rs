@@ -97,7 +97,13 @@ impl Outbound {
     }
 
     /// Reads the protocol off the first bytes; a server may speak first (proxy-wire §7.2).
-    async fn detect(&self, destination: &Destination, resolved: &Resolved, opaque: &Opaque, mut io: Io) -> Result<Option<Way>, Fault> {
+    async fn detect(
+        &self,
+        destination: &Destination,
+        resolved: &Resolved,
+        opaque: &Opaque,
+        mut io: Io,
+    ) -> Result<Option<Way>, Fault> {
         let limit = self.worker.config.outbound.direction.detect_timeout;
         let begun = crate::net::now();
         let speculate = async || if resolved.may_speculate { self.connect(destination, opaque).await.ok() } else { None };

@@ -14,14 +14,31 @@ const fn inbound(name: &'static str, help: &'static str) -> Family {
     Family { name, help, kind: Kind::Counter, half: Half::Inbound }
 }
 
-static HTTP_ALLOW: Family = inbound("inbound_http_authz_allow_total", "The total number of inbound HTTP requests that were authorized");
-static HTTP_DENY: Family = inbound("inbound_http_authz_deny_total", "The total number of inbound HTTP requests that could not be processed due to being denied by the authorization policy.");
-static NOT_FOUND: Family = inbound("inbound_http_route_not_found_total", "The total number of inbound HTTP requests that could not be associated with a route");
-static TCP_ALLOW: Family = inbound("inbound_tcp_authz_allow_total", "The total number of inbound TCP connections that were authorized");
+static HTTP_ALLOW: Family =
+    inbound("inbound_http_authz_allow_total", "The total number of inbound HTTP requests that were authorized");
+static HTTP_DENY: Family = inbound(
+    "inbound_http_authz_deny_total",
+    "The total number of inbound HTTP requests that could not be processed due to being denied by the authorization policy.",
+);
+static NOT_FOUND: Family = inbound(
+    "inbound_http_route_not_found_total",
+    "The total number of inbound HTTP requests that could not be associated with a route",
+);
+static TCP_ALLOW: Family =
+    inbound("inbound_tcp_authz_allow_total", "The total number of inbound TCP connections that were authorized");
 static TCP_DENY: Family = inbound("inbound_tcp_authz_deny_total", "The total number of inbound TCP connections that were denied");
-static TCP_TERMINATE: Family = inbound("inbound_tcp_authz_terminate_total", "The total number of inbound TCP connections that were terminated due to an authorization change");
-static HTTP_ERRORS: Family = inbound("inbound_http_errors_total", "The total number of inbound HTTP requests that could not be processed due to a proxy error.");
-static TCP_ERRORS: Family = inbound("inbound_tcp_errors_total", "The total number of inbound TCP connections that could not be processed due to a proxy error.");
+static TCP_TERMINATE: Family = inbound(
+    "inbound_tcp_authz_terminate_total",
+    "The total number of inbound TCP connections that were terminated due to an authorization change",
+);
+static HTTP_ERRORS: Family = inbound(
+    "inbound_http_errors_total",
+    "The total number of inbound HTTP requests that could not be processed due to a proxy error.",
+);
+static TCP_ERRORS: Family = inbound(
+    "inbound_tcp_errors_total",
+    "The total number of inbound TCP connections that could not be processed due to a proxy error.",
+);
 
 /// What is counted about one port under one policy.
 pub struct PortMetrics {

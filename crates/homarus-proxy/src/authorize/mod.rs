@@ -11,11 +11,7 @@ pub use metrics::{Ended, PortMetrics, RouteMetrics};
 use crate::{
     discover::Watched,
     fault::{Cause, Fault},
-    observe::{
-        Counter, Labels, Registry,
-        http::RequestMetrics,
-        labels,
-    },
+    observe::{Counter, Labels, Registry, http::RequestMetrics, labels},
     worker::Worker,
 };
 use homarus_model::{
@@ -267,7 +263,13 @@ impl Policy {
             filters: policy.filters.clone(),
             allowed: self.metrics.http_allowed(&policy.meta, &authorization.meta, tls),
             requests: RequestMetrics::new(&self.registry, labels),
-            route: RouteMetrics::new(&self.registry, server, self.port.port(), &policy.meta, matches!(self.routes, Routes::Grpc(..))),
+            route: RouteMetrics::new(
+                &self.registry,
+                server,
+                self.port.port(),
+                &policy.meta,
+                matches!(self.routes, Routes::Grpc(..)),
+            ),
         }
     }
 

@@ -297,9 +297,7 @@ impl Endpoint {
         let made = match self.target.connect(session).await {
             Ok(Connected { io, peer }) => match Http2::connect(io, &self.http2_settings).await {
                 Ok(client) => Shared::Open(client, peer.and_then(|p| p.expires)),
-                Err(error) => {
-                    Shared::Failed(Rc::new(ConnectError::Tcp(self.addr(), std::io::Error::other(error))))
-                }
+                Err(error) => Shared::Failed(Rc::new(ConnectError::Tcp(self.addr(), std::io::Error::other(error)))),
             },
             Err(error) => Shared::Failed(Rc::new(error)),
         };
@@ -344,7 +342,8 @@ async fn reconnect(endpoint: Weak<Endpoint>) {
         }
         let http2 = this.endpoint.hint == ProtocolHint::Http2 && !this.local;
         let session = if http2 { Session::Http2 } else { Session::Http1 };
-        let Ok(Connected { io, .. }) = this.target.connect(Some(session).filter(|_| this.endpoint.hint != ProtocolHint::Opaque)).await
+        let Ok(Connected { io, .. }) =
+            this.target.connect(Some(session).filter(|_| this.endpoint.hint != ProtocolHint::Opaque)).await
         else {
             continue;
         };

@@ -23,8 +23,7 @@ pub enum Verdict {
 
 /// Methods that clients really send. A first word that is none of them, in so few bytes that nothing else can be told, is
 /// taken for another protocol at once, so that short greetings of such protocols never wait.
-const METHODS: [&[u8]; 9] =
-    [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"PATCH ", b"OPTIONS ", b"CONNECT ", b"TRACE "];
+const METHODS: [&[u8]; 9] = [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"PATCH ", b"OPTIONS ", b"CONNECT ", b"TRACE "];
 
 /// Looks at the first bytes.
 pub fn verdict(bytes: &[u8]) -> Verdict {

@@ -107,7 +107,8 @@ fn server_name(data: &mut Fields<'_>) -> Result<Option<String>, End> {
         let kind = list.number(1)?;
         let name = list.sized(2)?.bytes;
         if kind == 0 {
-            let valid = !name.is_empty() && name.len() <= 253 && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b));
+            let valid =
+                !name.is_empty() && name.len() <= 253 && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(b));
             return Ok(valid.then(|| String::from_utf8_lossy(name).to_ascii_lowercase()));
         }
     }

@@ -87,7 +87,14 @@ impl Application {
     }
 
     /// Sends a request; again, if the connection it was sent on had died while idle.
-    pub async fn send(&self, client: SocketAddr, head: RequestHead, body: Body, absolute: bool, wants_upgrade: bool) -> Result<Answer, Fault> {
+    pub async fn send(
+        &self,
+        client: SocketAddr,
+        head: RequestHead,
+        body: Body,
+        absolute: bool,
+        wants_upgrade: bool,
+    ) -> Result<Answer, Fault> {
         if let Some(admin) = &self.admin {
             return self.ask_admin(admin, client, head, body).await;
         }

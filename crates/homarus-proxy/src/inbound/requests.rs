@@ -52,7 +52,8 @@ impl Requests {
     async fn carry(&self, request: Request, upgrade: bool, absolute: bool, told: &mut Told) -> Result<Answer, Fault> {
         let Request { mut head, body } = request;
         let policy = self.port.policy().await?;
-        let grant = policy.request(&match_head(&head), self.client.ip(), &self.tls).inspect_err(|f| policy.metrics.http_error(f))?;
+        let grant =
+            policy.request(&match_head(&head), self.client.ip(), &self.tls).inspect_err(|f| policy.metrics.http_error(f))?;
         grant.requests.request();
         grant.route.request();
         told.grant = Some(grant);
@@ -68,7 +69,11 @@ impl Requests {
         if !matches!(fault.cause, Cause::Unauthorized) {
             tracing::info!(client = %self.client, error = %fault, "{kind} request failed");
         }
-        told.class = Class { status: Some(if grpc { StatusCode::OK } else { fault.status() }), grpc: grpc.then(|| fault.grpc_code()), error: None };
+        told.class = Class {
+            status: Some(if grpc { StatusCode::OK } else { fault.status() }),
+            grpc: grpc.then(|| fault.grpc_code()),
+            error: None,
+        };
         fault.respond(grpc, self.client_id.is_some(), told)
     }
 }

@@ -1,11 +1,7 @@
 //! Label groups that several families share (proxy-traffic §7.1). Names and order are those that dashboards rely on.
 
 use super::Labels;
-use homarus_model::{
-    Identity, Meta,
-    endpoint::Endpoint,
-    inbound::{ClientTls},
-};
+use homarus_model::{Identity, Meta, endpoint::Endpoint, inbound::ClientTls};
 use std::net::SocketAddr;
 
 /// `target_addr`, `target_ip`, `target_port`.

@@ -261,8 +261,7 @@ impl Registry {
             state.dropped += 1;
             return fresh();
         }
-        let series =
-            state.series.entry(labels).or_insert_with(|| Series { shards: Vec::new(), used: crate::net::now(), seen: 0 });
+        let series = state.series.entry(labels).or_insert_with(|| Series { shards: Vec::new(), used: crate::net::now(), seen: 0 });
         if let Some((_, cells)) = series.shards.iter().find(|(shard, _)| *shard == self.shard) {
             return cells.clone();
         }

@@ -76,8 +76,12 @@ impl<B> Choice<B> {
             Self::Empty => Err(Cause::LoadShed),
             Self::First(backends) => backends.iter().position(available).ok_or(Cause::LoadShed),
             Self::Weighted(backends) => {
-                let weights: Vec<(usize, u64)> =
-                    backends.iter().enumerate().filter(|(_, (b, w))| *w > 0 && available(b)).map(|(i, (_, w))| (i, u64::from(*w))).collect();
+                let weights: Vec<(usize, u64)> = backends
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, (b, w))| *w > 0 && available(b))
+                    .map(|(i, (_, w))| (i, u64::from(*w)))
+                    .collect();
                 let total: u64 = weights.iter().map(|(_, w)| w).sum();
                 if total == 0 {
                     return Err(Cause::LoadShed);

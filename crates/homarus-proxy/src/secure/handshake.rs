@@ -107,12 +107,7 @@ fn peer(session: &Session, expect: Option<&Identity>) -> Result<Peer, HandshakeE
     if resumed {
         recheck(leaf, expires, expect).map_err(HandshakeError::Resumed)?;
     }
-    Ok(Peer {
-        identity: leaf.and_then(chain::peer_identity),
-        expires,
-        transport_header: negotiated(session).is_some(),
-        resumed,
-    })
+    Ok(Peer { identity: leaf.and_then(chain::peer_identity), expires, transport_header: negotiated(session).is_some(), resumed })
 }
 
 /// What a ticket brought back was verified once; its name and its time are verified again.

@@ -371,19 +371,13 @@ trait Process<D> {
 }
 
 impl Process<rustls::client::ClientConnectionData> for UnbufferedConnectionCommon<rustls::client::ClientConnectionData> {
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, rustls::client::ClientConnectionData> {
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, rustls::client::ClientConnectionData> {
         self.process_tls_records(incoming)
     }
 }
 
 impl Process<rustls::server::ServerConnectionData> for UnbufferedConnectionCommon<rustls::server::ServerConnectionData> {
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, rustls::server::ServerConnectionData> {
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, rustls::server::ServerConnectionData> {
         self.process_tls_records(incoming)
     }
 }

@@ -8,7 +8,7 @@ use homarus_model::Identity;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{verify_tls13_signature},
+    crypto::verify_tls13_signature,
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -41,7 +41,11 @@ fn time(now: UnixTime) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(now.as_secs())
 }
 
-fn verify_signature(message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+fn verify_signature(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
     verify_tls13_signature(message, cert, dss, &super::keyring::provider().signature_verification_algorithms)
 }
 

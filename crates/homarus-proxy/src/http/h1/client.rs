@@ -137,7 +137,8 @@ fn poll_response(
                 Poll::Ready(Ok(parsed))
             }
             Poll::Ready(Ok(None)) => {
-                let error = broken.unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed before a response"));
+                let error =
+                    broken.unwrap_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed before a response"));
                 Poll::Ready(Err(error.into()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

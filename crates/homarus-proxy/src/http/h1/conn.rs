@@ -242,10 +242,10 @@ impl Sending {
     }
 
     /// Writes the body behind what is to be written. While nothing more comes, what is there goes out; at the end the
-    /// caller flushes.
-    pub fn poll(&mut self, conn: &mut Conn, cx: &mut Context<'_>, tally: &mut impl Tally) -> Poll<Result<(), BodyError>> {
+    /// caller flushes. The connection is not held while the body is asked for more: the body may be read from it.
+    pub fn poll(&mut self, conn: &mut impl Access, cx: &mut Context<'_>, tally: &mut impl Tally) -> Poll<Result<(), BodyError>> {
         while let Some(encoder) = &mut self.encoder {
-            ready!(conn.poll_put_data(cx, &mut self.pending, encoder))?;
+            ready!(conn.with(|conn| conn.poll_put_data(cx, &mut self.pending, encoder)).unwrap_or_else(gone))?;
             let trailers = match self.body.poll_frame(cx) {
                 Poll::Ready(Some(Ok(Frame::Data(data)))) => {
                     tally.data(data.len());
@@ -258,7 +258,9 @@ impl Sending {
                 Poll::Ready(None) => None,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    let _ = conn.poll_flush(cx)?;
+                    if let Some(Poll::Ready(Err(error))) = conn.with(|conn| conn.poll_flush(cx)) {
+                        return Poll::Ready(Err(error.into()));
+                    }
                     return Poll::Pending;
                 }
             };
@@ -266,11 +268,28 @@ impl Sending {
                 && !self.bodiless
             {
                 let mut finished = Ok(());
-                conn.put_head(|out| finished = encoder.finish(out, trailers.as_deref()))?;
+                let put = conn.with(|conn| conn.put_head(|out| finished = encoder.finish(out, trailers.as_deref())));
+                put.ok_or(BodyError::Canceled)??;
                 finished?;
             }
             tally.complete(trailers.as_deref());
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// A connection that is held for a moment at a time.
+pub(super) trait Access {
+    /// Does something with the connection; none: it is gone.
+    fn with<R>(&mut self, f: impl FnOnce(&mut Conn) -> R) -> Option<R>;
+}
+
+impl Access for Conn {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Conn) -> R) -> Option<R> {
+        Some(f(self))
+    }
+}
+
+fn gone<T>() -> Poll<Result<T, BodyError>> {
+    Poll::Ready(Err(BodyError::Canceled))
 }

@@ -3,7 +3,6 @@
 use super::{Invalid, MAX_HEAD_BYTES, MAX_HEADERS, Put};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -36,7 +35,11 @@ impl Framing {
             headers.remove(header::TRANSFER_ENCODING);
             return Ok(Self::None);
         }
-        if method == Method::HEAD || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        if method == Method::HEAD
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+        {
             return Ok(Self::None);
         }
         match (is_chunked(version, headers)?, content_length(headers)?) {

@@ -5,9 +5,9 @@
 
 pub mod client;
 mod conn;
-pub mod pool;
 pub mod framing;
 pub mod head;
+pub mod pool;
 pub mod server;
 #[cfg(test)]
 mod tests;

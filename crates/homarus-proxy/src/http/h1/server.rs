@@ -5,7 +5,7 @@
 
 use super::{
     Invalid,
-    conn::{Conn, Sending},
+    conn::{Access, Conn, Sending},
     framing::{Decoder, Framing},
     head::{self, ParsedRequest},
 };
@@ -142,15 +142,12 @@ async fn respond<T: Tally>(
         || !asked.keep_alive
         || framing == Framing::UntilEnd
         || drain.is_signaled()
-        || shared.borrow().decoder.remaining().is_none_or(|left| left > DISCARD_BYTES);
+        || shared.borrow().decoder.remaining().is_some_and(|left| left > DISCARD_BYTES);
     take_conn(shared)?.put_head(|out| head::write_response(out, &response.head, asked.version, framing, close))?;
     let mut sending = Sending::new(response.body, framing);
-    let sent = poll_fn(|cx| {
-        let mut conn = take_conn(shared)?;
-        match sending.poll(&mut conn, cx, &mut response.tally) {
-            Poll::Ready(Ok(())) => conn.poll_flush(cx).map_err(BodyError::from),
-            other => other,
-        }
+    let sent = poll_fn(|cx| match sending.poll(&mut &**shared, cx, &mut response.tally) {
+        Poll::Ready(Ok(())) => take_conn(shared)?.poll_flush(cx).map_err(BodyError::from),
+        other => other,
     });
     if let Err(error) = sent.await {
         response.tally.failed(&error);
@@ -162,20 +159,36 @@ async fn respond<T: Tally>(
     if close {
         return Ok(Some(Next::Close(conn)));
     }
-    // The rest of a body that nobody wanted stands before the next request.
-    while !decoder.is_done() {
-        match net::timeout(HEAD_TIMEOUT, poll_fn(|cx| conn.poll_body(cx, decoder))).await {
-            Some(Some(Ok(_))) => {}
-            Some(None) if decoder.is_done() => {}
-            _ => return Ok(Some(Next::Close(conn))),
-        }
+    let discarded = net::timeout(HEAD_TIMEOUT, discard(&mut conn, decoder)).await;
+    if discarded != Some(true) {
+        return Ok(Some(Next::Close(conn)));
     }
     Ok(Some(Next::Request(conn)))
+}
+
+impl Access for &RefCell<Exchange> {
+    fn with<R>(&mut self, f: impl FnOnce(&mut Conn) -> R) -> Option<R> {
+        self.borrow_mut().conn.as_mut().map(f)
+    }
 }
 
 /// The connection of an exchange, for the moment.
 fn take_conn(shared: &Shared) -> Result<std::cell::RefMut<'_, Conn>, BodyError> {
     std::cell::RefMut::filter_map(shared.borrow_mut(), |exchange| exchange.conn.as_mut()).map_err(|_| BodyError::Canceled)
+}
+
+/// Reads past a body that nobody wanted; false: it is too long, or broken.
+async fn discard(conn: &mut Conn, decoder: &mut Decoder) -> bool {
+    let mut left = DISCARD_BYTES;
+    while !decoder.is_done() {
+        match poll_fn(|cx| conn.poll_body(cx, decoder)).await {
+            Some(Ok(Frame::Data(data))) if data.len() as u64 <= left => left -= data.len() as u64,
+            Some(Ok(Frame::Trailers(_))) => {}
+            None if decoder.is_done() => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// How the end of a response will be known (RFC 9112 §6.3).

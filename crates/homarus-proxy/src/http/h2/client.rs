@@ -7,12 +7,7 @@ use crate::{
 };
 use ::h2::{Reason, client::SendRequest};
 use bytes::Bytes;
-use std::{
-    cell::Cell,
-    future::poll_fn,
-    rc::Rc,
-    task::Poll,
-};
+use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
 
 /// A connection that takes requests as long as it lives. Clones share it.
 #[derive(Clone)]
