@@ -6,7 +6,10 @@ use crate::{
     fault::{Cause, Fault},
     http::{BodyError, Handler, Request, RequestHead, Response, Tally, headers, is_http2},
     net::{self, Instant},
-    observe::http::{Broken, Class, grpc_status},
+    observe::{
+        access::Entry,
+        http::{Broken, Class, grpc_status},
+    },
     outbound::{match_head, wants_upgrade},
     worker::{Admitted, Worker},
 };
@@ -33,6 +36,7 @@ pub struct Told {
     grpc: bool,
     first: bool,
     done: bool,
+    access: Option<Box<Entry>>,
     _admitted: Option<Admitted>,
 }
 
@@ -87,6 +91,9 @@ impl Handler for Requests {
         let admitted = self.worker.in_flight[0].admit();
         let overload = admitted.is_none();
         let mut told = Told::new(grpc, admitted);
+        if let Some(form) = self.worker.config.process.access_log {
+            told.access = Some(Entry::begin(form, self.client, self.tls.identity(), &head));
+        }
         if overload {
             return self.refuse(&Fault::new(Cause::LoadShed, "too many requests under way"), grpc, told);
         }
@@ -149,11 +156,14 @@ fn mark_original(headers: &mut HeaderMap, version: Version) {
 impl Told {
     fn new(grpc: bool, admitted: Option<Admitted>) -> Self {
         let class = Class { status: None, grpc: None, error: None };
-        Self { grant: None, started: net::now(), class, grpc, first: false, done: false, _admitted: admitted }
+        Self { grant: None, started: net::now(), class, grpc, first: false, done: false, access: None, _admitted: admitted }
     }
 
     fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.class = Class { status: Some(status), grpc: if self.grpc { grpc_status(headers) } else { None }, error: None };
+        if let Some(access) = &mut self.access {
+            access.processing = net::now().duration_since(self.started);
+        }
     }
 
     fn first(&mut self) {
@@ -170,6 +180,10 @@ impl Told {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
+        if let Some(mut access) = self.access.take() {
+            access.status = self.class.status;
+            access.end(net::now().duration_since(self.started));
+        }
         if let Some(grant) = &self.grant {
             grant.requests.response(self.class);
             let elapsed = net::now().duration_since(self.started);
@@ -183,6 +197,9 @@ impl Tally for Told {
         self.first();
         if let Some(grant) = &self.grant {
             grant.route.frame(bytes);
+        }
+        if let Some(access) = &mut self.access {
+            access.response_bytes += bytes as u64;
         }
     }
 
@@ -201,7 +218,7 @@ impl Tally for Told {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        if !self.done && self.grant.is_some() {
+        if !self.done {
             self.end("CANCEL");
         }
     }

@@ -1,5 +1,6 @@
 //! What the proxy tells about itself: metrics, access log, process figures.
 
+pub mod access;
 pub mod http;
 pub mod labels;
 pub mod process;

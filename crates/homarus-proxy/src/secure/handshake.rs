@@ -11,6 +11,8 @@ use homarus_wire::transport;
 use rustls::{ServerConfig, client::UnbufferedClientConnection, server::UnbufferedServerConnection};
 use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     future::poll_fn,
     io,
     ops::Deref,
@@ -103,19 +105,53 @@ fn peer(session: &Session, expect: Option<&Identity>) -> Result<Peer, HandshakeE
     };
     let leaf = certificates.and_then(<[_]>::first);
     let resumed = kind == Some(rustls::HandshakeKind::Resumed);
-    let expires = leaf.and_then(|leaf| chain::expiry(leaf).ok());
+    let Leaf { identity, expires } = leaf.map(read_leaf).unwrap_or_default();
     if resumed {
-        recheck(leaf, expires, expect).map_err(HandshakeError::Resumed)?;
+        recheck(leaf, &identity, expires, expect).map_err(HandshakeError::Resumed)?;
     }
-    Ok(Peer { identity: leaf.and_then(chain::peer_identity), expires, transport_header: negotiated(session).is_some(), resumed })
+    Ok(Peer { identity, expires, transport_header: negotiated(session).is_some(), resumed })
+}
+
+/// What we need of a peer's leaf.
+#[derive(Clone, Default)]
+struct Leaf {
+    identity: Option<Identity>,
+    expires: Option<SystemTime>,
+}
+
+/// Leaves that were read lately; peers come back with the same one for a day.
+const REMEMBERED: usize = 64;
+
+thread_local! {
+    static LEAVES: RefCell<VecDeque<(CertificateDer<'static>, Leaf)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Reads a leaf, or remembers it. Both its trust and its time are judged elsewhere.
+fn read_leaf(leaf: &CertificateDer<'static>) -> Leaf {
+    LEAVES.with_borrow_mut(|known| {
+        if let Some((_, read)) = known.iter().find(|(der, _)| der == leaf) {
+            return read.clone();
+        }
+        let read = Leaf { identity: chain::peer_identity(leaf), expires: chain::expiry(leaf).ok() };
+        known.truncate(REMEMBERED - 1);
+        known.push_front((leaf.clone(), read.clone()));
+        read
+    })
 }
 
 /// What a ticket brought back was verified once; its name and its time are verified again.
-fn recheck(leaf: Option<&CertificateDer<'_>>, expires: Option<SystemTime>, expect: Option<&Identity>) -> Result<(), String> {
+fn recheck(
+    leaf: Option<&CertificateDer<'_>>,
+    identity: &Option<Identity>,
+    expires: Option<SystemTime>,
+    expect: Option<&Identity>,
+) -> Result<(), String> {
     if expires.is_some_and(|at| at < SystemTime::now()) {
         return Err("the peer's certificate has expired since".into());
     }
     match (leaf, expect) {
+        // Any of its names may be the expected one; mostly it is the first.
+        (Some(_), Some(_)) if identity.as_ref() == expect => Ok(()),
         (Some(leaf), Some(expect)) => chain::verify_name(leaf, expect).map_err(|e: ChainError| e.to_string()),
         (None, Some(_)) => Err("it carries no certificate".into()),
         _ => Ok(()),

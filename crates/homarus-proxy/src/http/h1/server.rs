@@ -28,6 +28,10 @@ use std::{
 /// How long a client may take over one head once it has begun. Slower ones are cut off, so that they can't hold buffers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What is read, and for how long, of a client that still sends after the answer that ends its connection.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What is read of a body that nobody wanted, so that the connection can go on.
 const DISCARD_BYTES: u64 = 64 * 1024;
 
@@ -85,6 +89,25 @@ async fn finish(mut conn: Conn) -> Result<(), ServeError> {
     Ok(poll_fn(|cx| conn.io.poll_finish(cx)).await?)
 }
 
+/// Ends a connection whose client may still be sending. Closing it with bytes unread would reset it, and the client might
+/// lose the answer that says why (RFC 9112 §9.6).
+async fn linger(mut conn: Conn) -> Result<(), ServeError> {
+    poll_fn(|cx| conn.io.poll_finish(cx)).await?;
+    let mut left = LINGER_BYTES;
+    let ended = async {
+        while left > 0 {
+            let taken = conn.input().len();
+            conn.consume(taken);
+            match poll_fn(|cx| conn.poll_fill(cx)).await {
+                Ok(n @ 1..) => left = left.saturating_sub(n),
+                _ => return,
+            }
+        }
+    };
+    let _ = net::timeout(LINGER, ended).await;
+    Ok(())
+}
+
 /// One request and its response; none: the client has gone.
 async fn exchange<H: Handler>(mut conn: Conn, handler: &H, drain: &Drain) -> Result<Option<Next>, ServeError> {
     let read = net::timeout(HEAD_TIMEOUT, poll_fn(|cx| conn.poll_head(cx, head::parse_request))).await;
@@ -105,7 +128,11 @@ async fn exchange<H: Handler>(mut conn: Conn, handler: &H, drain: &Drain) -> Res
         continue_first: expects_continue && has_body,
     }));
     let body = if has_body { Body::http1_request(Incoming(shared.clone())) } else { Body::empty() };
-    let response = handler.handle(Request { head, body }).await;
+    let response = tokio::select! {
+        biased;
+        response = handler.handle(Request { head, body }) => response,
+        () = poll_fn(|cx| poll_left(&shared, cx)) => return Ok(None),
+    };
     respond(&shared, response, &asked, drain).await
 }
 
@@ -117,13 +144,27 @@ struct Asked {
     wants_upgrade: bool,
 }
 
+/// Ready when the client has left while nothing but its leaving can come: its request is given up then. What it sends
+/// ahead is its next request, and ends the watch.
+fn poll_left(shared: &Shared, cx: &mut Context<'_>) -> Poll<()> {
+    let mut exchange = shared.borrow_mut();
+    let Exchange { conn: Some(conn), decoder, .. } = &mut *exchange else { return Poll::Pending };
+    if !decoder.is_done() || !conn.input().is_empty() {
+        return Poll::Pending;
+    }
+    match conn.poll_fill(cx) {
+        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
+        _ => Poll::Pending,
+    }
+}
+
 async fn refuse(mut conn: Conn, invalid: Invalid) -> Result<Option<Next>, ServeError> {
     let status = if invalid == Invalid::TooLarge { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE } else { StatusCode::BAD_REQUEST };
     let mut response = Response::empty(status, ());
     response.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     conn.put_head(|out| head::write_response(out, &response.head, Version::HTTP_11, Framing::None, true))?;
     poll_fn(|cx| conn.poll_flush(cx)).await?;
-    finish(conn).await?;
+    linger(conn).await?;
     Err(invalid.into())
 }
 
@@ -147,6 +188,7 @@ async fn respond<T: Tally>(
     let mut sending = Sending::new(response.body, framing);
     let sent = poll_fn(|cx| match sending.poll(&mut &**shared, cx, &mut response.tally) {
         Poll::Ready(Ok(())) => take_conn(shared)?.poll_flush(cx).map_err(BodyError::from),
+        Poll::Pending if poll_left(shared, cx).is_ready() => Poll::Ready(Err(BodyError::Canceled)),
         other => other,
     });
     if let Err(error) = sent.await {
@@ -156,12 +198,17 @@ async fn respond<T: Tally>(
     let mut exchange = shared.borrow_mut();
     let Exchange { conn, decoder, .. } = &mut *exchange;
     let Some(mut conn) = conn.take() else { return Err(BodyError::Canceled.into()) };
-    if close {
+    if close && decoder.is_done() {
         return Ok(Some(Next::Close(conn)));
+    }
+    if close {
+        linger(conn).await?;
+        return Ok(None);
     }
     let discarded = net::timeout(HEAD_TIMEOUT, discard(&mut conn, decoder)).await;
     if discarded != Some(true) {
-        return Ok(Some(Next::Close(conn)));
+        linger(conn).await?;
+        return Ok(None);
     }
     Ok(Some(Next::Request(conn)))
 }
