@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::cluster::Cluster;
 use crate::command_line::{self, Cli, Command, Globals, Line};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::{completion, controller, stat, terminal, top, version};
+use crate::{check, completion, controller, stat, terminal, top, up, version};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -69,6 +69,10 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 async fn run(globals: &Globals, command: Command) -> Outcome {
     match command {
         Command::Completion(args) => completion::run(&args),
+        Command::Up(args) => up::run(&args).await,
+        Command::Down(args) => up::down(&args).await,
+        Command::Status(args) => up::status(&args).await,
+        Command::Check(args) => check::run(globals, &args).await,
         Command::Version(args) => version::run(globals, &args).await,
         Command::Stat(args) => stat::run(&Cluster::connect(globals).await?, &args).await,
         Command::Top(args) => top::run(&Cluster::connect(globals).await?, &args).await,

@@ -7,8 +7,9 @@
 //! Invariants: what was asked for goes to standard output, everything else to standard error; colour and progress appear on
 //! terminals only; exit codes are 0, 1 for what failed or is not well, 2 for what was not understood.
 
-pub mod command_line;
+pub mod check;
 pub mod cluster;
+pub mod command_line;
 pub mod completion;
 pub mod controller;
 pub mod failure;
@@ -20,6 +21,7 @@ pub mod stat;
 pub mod table;
 pub mod terminal;
 pub mod top;
+pub mod up;
 pub mod version;
 pub mod workloads;
 

@@ -82,3 +82,9 @@ pub fn log(filter: &str) {
     let filter = tracing_subscriber::EnvFilter::new(filter);
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).try_init();
 }
+
+/// Tells in a file what is being done.
+pub fn log_into(file: std::fs::File, filter: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(file).with_ansi(false).try_init();
+}

@@ -79,7 +79,7 @@ impl Delta<'_> {
     pub fn tally<K: Eq + std::hash::Hash>(
         &self,
         direction: Direction,
-        mut key: impl FnMut(&Labels) -> Option<K>,
+        mut key: impl FnMut(&Labels<'_>) -> Option<K>,
     ) -> HashMap<K, Traffic> {
         let mut tallies: HashMap<K, Traffic> = HashMap::new();
         for ((family, text), after) in &self.after.series {
@@ -117,7 +117,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// Connections are counted at both of their ends; ours is the client's inbound, the server's outbound.
-    fn counts(family: &str, labels: &Labels, direction: Direction) -> bool {
+    fn counts(family: &str, labels: &Labels<'_>, direction: Direction) -> bool {
         let peer = match direction {
             Direction::Inbound => "src",
             Direction::Outbound => "dst",
@@ -125,7 +125,7 @@ impl Traffic {
         !family.starts_with("tcp_") || labels.of("peer") == Some(peer)
     }
 
-    fn add(&mut self, family: &str, labels: &Labels, now: f64, change: f64) {
+    fn add(&mut self, family: &str, labels: &Labels<'_>, now: f64, change: f64) {
         match family {
             "response_total" if labels.of("classification") == Some("success") => self.success += change,
             "response_total" => self.failure += change,

@@ -1,0 +1,185 @@
+//! The certificates that identities rest on.
+
+use std::time::{Duration, SystemTime};
+
+use homarus_identity::{Certificate, Issuer, TrustAnchors};
+use homarus_identity::issuer::Validity;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::{Api, ResourceExt};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::facts::{Answer, Facts, Pass, Problem, unless_empty};
+
+/// How long certificates should still live: time enough to plan their end.
+pub(super) const LASTING: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// What the control plane signs with, as it is stored.
+struct Material {
+    anchors: TrustAnchors,
+    issuer: Certificate,
+    issuer_pem: String,
+    key: String,
+}
+
+fn text(data: Option<&std::collections::BTreeMap<String, k8s_openapi::ByteString>>, names: [&str; 2]) -> Option<String> {
+    let data = data?;
+    let bytes = names.iter().find_map(|name| data.get(*name))?;
+    String::from_utf8(bytes.0.clone()).ok()
+}
+
+async fn anchors_pem(facts: &Facts) -> Result<String, Problem> {
+    let maps: Api<ConfigMap> = facts.of_control_plane()?;
+    let roots = maps.get("linkerd-identity-trust-roots").await?;
+    let pem = roots.data.and_then(|mut data| data.remove("ca-bundle.crt"));
+    pem.ok_or_else(|| Problem("ConfigMap linkerd-identity-trust-roots has no ca-bundle.crt".to_owned()))
+}
+
+async fn material(facts: &Facts) -> Result<Material, Problem> {
+    let anchors = TrustAnchors::from_pem(&anchors_pem(facts).await?).map_err(|error| Problem(error.to_string()))?;
+    let secrets: Api<Secret> = facts.of_control_plane()?;
+    let secret = secrets.get("linkerd-identity-issuer").await?;
+    let lacking = |what: &str| Problem(format!("Secret linkerd-identity-issuer has no {what}"));
+    let issuer_pem = text(secret.data.as_ref(), ["crt.pem", "tls.crt"]).ok_or_else(|| lacking("crt.pem or tls.crt"))?;
+    let key = text(secret.data.as_ref(), ["key.pem", "tls.key"]).ok_or_else(|| lacking("key.pem or tls.key"))?;
+    let issuer = first_certificate(&issuer_pem)?;
+    Ok(Material { anchors, issuer, issuer_pem, key })
+}
+
+/// The first certificate of a PEM text.
+pub(super) fn first_certificate(pem: &str) -> Result<Certificate, Problem> {
+    let certificates = homarus_identity::pem::certificates(pem).map_err(|error| Problem(error.to_string()))?;
+    let first = certificates.into_iter().next().ok_or_else(|| Problem("there is no certificate".to_owned()))?;
+    Certificate::parse(first).map_err(|error| Problem(error.to_string()))
+}
+
+pub(super) async fn config(facts: &Facts) -> Answer {
+    let material = material(facts).await?;
+    homarus_identity::Key::from_pem(&material.key).map_err(|error| Problem(format!("issuer key: {error}")))?;
+    Ok(Pass::Yes)
+}
+
+/// `* serial CN`: how certificates are named in lists.
+fn named(certificate: &Certificate) -> String {
+    let serial = X509Certificate::from_der(certificate.der()).map(|(_, cert)| cert.tbs_certificate.raw_serial_as_string());
+    let name = certificate.subject.strip_prefix("CN=").unwrap_or(&certificate.subject);
+    format!("{} {name}", serial.unwrap_or_default())
+}
+
+fn date(at: SystemTime) -> String {
+    Timestamp::try_from(at).map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default()
+}
+
+/// Why a certificate's key is of a kind that proxies can't use; none if they can.
+fn crypto_problem(certificate: &Certificate) -> Option<String> {
+    use x509_parser::public_key::PublicKey;
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate.der()) else {
+        return Some("the certificate can't be read".to_owned());
+    };
+    match parsed.public_key().parsed() {
+        Ok(PublicKey::EC(point)) if matches!(point.key_size(), 256 | 384) => None,
+        Ok(PublicKey::EC(point)) => Some(format!("must use P-256 or P-384 for public key, instead a curve of {} bits was used", point.key_size())),
+        Ok(PublicKey::RSA(key)) if (2048..=8192).contains(&key.key_size()) => None,
+        Ok(PublicKey::RSA(key)) => Some(format!("must use RSA of at least 2048 bits, instead {} bits were used", key.key_size())),
+        _ => Some("must use ECDSA or RSA for public key".to_owned()),
+    }
+}
+
+pub(super) async fn anchors_crypto(facts: &Facts) -> Answer {
+    let material = material(facts).await?;
+    let bad = material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), crypto_problem(anchor)?)));
+    unless_empty("Invalid trustAnchors:", &bad.collect::<Vec<_>>())
+}
+
+/// Why a certificate isn't valid now; none if it is.
+fn time_problem(certificate: &Certificate, now: SystemTime) -> Option<String> {
+    if now < certificate.not_before {
+        Some(format!("not valid before: {}", date(certificate.not_before)))
+    } else if now > certificate.not_after {
+        Some(format!("not valid anymore. Expired on {}", date(certificate.not_after)))
+    } else {
+        None
+    }
+}
+
+/// Why a certificate will not be valid for long; none if it will.
+pub(super) fn lasting_problem(certificate: &Certificate, now: SystemTime) -> Option<String> {
+    (now + LASTING > certificate.not_after).then(|| format!("will expire on {}", date(certificate.not_after)))
+}
+
+async fn anchors_with(facts: &Facts, head: &str, problem: fn(&Certificate, SystemTime) -> Option<String>) -> Answer {
+    let (material, now) = (material(facts).await?, SystemTime::now());
+    let bad = material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), problem(anchor, now)?)));
+    unless_empty(head, &bad.collect::<Vec<_>>())
+}
+
+pub(super) async fn anchors_valid(facts: &Facts) -> Answer {
+    anchors_with(facts, "Invalid anchors:", time_problem).await
+}
+
+pub(super) async fn anchors_lasting(facts: &Facts) -> Answer {
+    anchors_with(facts, "Anchors expiring soon:", lasting_problem).await
+}
+
+async fn issuer_with(facts: &Facts, problem: impl Fn(&Certificate) -> Option<String>) -> Answer {
+    let material = material(facts).await?;
+    problem(&material.issuer).map_or(Ok(Pass::Yes), |problem| Err(Problem(format!("issuer certificate {problem}"))))
+}
+
+pub(super) async fn issuer_crypto(facts: &Facts) -> Answer {
+    issuer_with(facts, crypto_problem).await
+}
+
+pub(super) async fn issuer_valid(facts: &Facts) -> Answer {
+    issuer_with(facts, |issuer| time_problem(issuer, SystemTime::now())).await
+}
+
+pub(super) async fn issuer_lasting(facts: &Facts) -> Answer {
+    issuer_with(facts, |issuer| lasting_problem(issuer, SystemTime::now())).await
+}
+
+pub(super) async fn issuer_chains(facts: &Facts) -> Answer {
+    let material = material(facts).await?;
+    let issuer = Issuer::from_pem(&material.issuer_pem, &material.key, &material.anchors, Validity::default(), SystemTime::now());
+    issuer.map_err(|error| Problem(error.to_string()))?;
+    Ok(Pass::Yes)
+}
+
+/// Proxies that were injected before the anchors changed.
+pub(super) async fn data_plane_anchors(facts: &Facts) -> Answer {
+    let anchors = anchors_pem(facts).await?;
+    let pods = facts.data_plane_pods().await?;
+    let others = pods.iter().filter(|pod| anchors_of(pod).is_some_and(|own| own.trim() != anchors.trim()));
+    let others: Vec<_> = others.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
+    unless_empty("Some pods do not have the current trust bundle and must be restarted:", &others)
+}
+
+fn anchors_of(pod: &Pod) -> Option<&str> {
+    let spec = pod.spec.as_ref()?;
+    let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let proxy = containers.find(|container| container.name == "linkerd-proxy")?;
+    let variable = proxy.env.as_ref()?.iter().find(|variable| variable.name == "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS")?;
+    variable.value.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use homarus_identity::authority::Pair;
+
+    #[test]
+    fn certificates_grow_old() {
+        let now = SystemTime::now();
+        let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+        let root = Pair::root("root.linkerd.cluster.local", days(61), now).unwrap().certificate;
+        assert_eq!(crypto_problem(&root), None);
+        assert_eq!((time_problem(&root, now), lasting_problem(&root, now)), (None, None));
+        assert!(lasting_problem(&root, now + days(2)).unwrap().starts_with("will expire on 20"));
+        assert!(time_problem(&root, now + days(62)).unwrap().starts_with("not valid anymore. Expired on 20"));
+        assert!(time_problem(&root, now - days(1)).unwrap().starts_with("not valid before: 20"));
+        assert!(named(&root).ends_with(" root.linkerd.cluster.local"), "{}", named(&root));
+        assert_eq!(first_certificate(&root.to_pem()).unwrap().fingerprint(), root.fingerprint());
+        assert!(first_certificate("nonsense").is_err());
+    }
+}
