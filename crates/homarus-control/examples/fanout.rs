@@ -1,8 +1,9 @@
 //! Measures the destination controller: endpoints change, many subscribers watch.
 //!
-//! `fanout [SUBSCRIBERS [PODS [CHANGES_A_SECOND [SECONDS]]]]`, 1000 500 50 10 by default. The controller runs in a process
+//! `fanout [SUBSCRIBERS [PODS [CHANGES_A_SECOND [SECONDS [CONNECTIONS]]]]]`, 1000 500 50 10 by default, and a connection for
+//! each subscriber. The controller runs in a process
 //! of its own (this program with `serve`) and is fed directly, so that what is measured is index, streams and socket. Each
-//! subscriber has a connection of its own and decodes what it is sent. Printed: how long after a change the last subscriber
+//! subscriber decodes what it is sent. Printed: how long after a change the last subscriber
 //! had it, and the memory of the controller idle, with subscribers, and under load.
 
 use anyhow::Context;
@@ -24,7 +25,7 @@ use tokio::{
     net::TcpListener,
     process::{Child, ChildStdin, ChildStdout, Command},
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +34,9 @@ fn main() -> anyhow::Result<()> {
         Some("serve") => runtime.block_on(serve()),
         _ => {
             let number = |at: usize, default: usize| args.get(at).map_or(Ok(default), |text| text.parse());
-            runtime.block_on(measure(number(0, 1000)?, number(1, 500)?, number(2, 50)?, number(3, 10)?))
+            let subscribers = number(0, 1000)?;
+            let load = Load { subscribers, pods: number(1, 500)?, rate: number(2, 50)?, seconds: number(3, 10)? };
+            runtime.block_on(measure(load, number(4, subscribers)?))
         }
     }
 }
@@ -169,16 +172,31 @@ fn lock(seen: &Shared) -> std::sync::MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn measure(subscribers: usize, pods: usize, rate: usize, seconds: usize) -> anyhow::Result<()> {
+struct Load {
+    subscribers: usize,
+    pods: usize,
+    rate: usize,
+    seconds: usize,
+}
+
+async fn measure(load: Load, connections: usize) -> anyhow::Result<()> {
+    let Load { subscribers, pods, rate, seconds } = load;
     let mut controller = Controller::start()?;
     let addr = controller.said.next_line().await?.context("the controller said nothing")?;
     controller.tell(pods.to_string()).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = controller.rss_kib()?;
     let seen = Shared::default();
-    for _ in 0..subscribers {
-        tokio::spawn(subscribe(addr.clone(), seen.clone(), subscribers));
+    let mut channels = Vec::new();
+    for _ in 0..connections {
+        // A proxy's windows; the whole set comes at once.
+        let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.initial_stream_window_size(1 << 20);
+        channels.push(endpoint.initial_connection_window_size(1 << 20).connect().await?);
     }
+    for channel in channels.iter().cycle().take(subscribers) {
+        tokio::spawn(subscribe(channel.clone(), seen.clone(), subscribers));
+    }
+    drop(channels);
     while lock(&seen).begun < subscribers {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -216,10 +234,7 @@ fn report(seen: &Seen, told: usize) {
 }
 
 /// A state counts as seen when it or a later one came: pods change in the order of the states.
-async fn subscribe(addr: String, seen: Shared, subscribers: usize) -> anyhow::Result<()> {
-    // A proxy's windows; the whole set comes at once.
-    let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.initial_stream_window_size(1 << 20);
-    let channel = endpoint.initial_connection_window_size(1 << 20).connect().await?;
+async fn subscribe(channel: Channel, seen: Shared, subscribers: usize) -> anyhow::Result<()> {
     let request = GetDestination {
         path: "web.shop.svc.cluster.local:80".into(),
         context_token: "{\"ns\":\"shop\",\"nodeName\":\"node\"}".into(),

@@ -3,7 +3,7 @@
 use crate::{
     index::Settings,
     run::{self, Cluster},
-    serve::destination::Destination,
+    serve::{Census, destination::Destination},
     watch::kinds,
 };
 use clap::Args as ClapArgs;
@@ -84,6 +84,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         addr: args.addr,
         admin: args.metrics_addr,
         settings,
+        census: Census::of_destination,
+        writes_slices: true,
         sources: kinds::of_destination(),
         service: |hub| Box::new(Destination::new(hub)),
     })

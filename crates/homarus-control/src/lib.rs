@@ -2,6 +2,7 @@
 
 pub mod destination;
 mod events;
+pub mod external;
 pub mod index;
 pub mod inject;
 pub mod issue;

@@ -3,7 +3,7 @@
 use crate::{
     index::{CLUSTER_NETWORKS, OPAQUE_PORTS, Settings},
     run::{self, Cluster},
-    serve::policy::Policies,
+    serve::{Census, policy::Policies},
     watch::kinds,
 };
 use anyhow::Context;
@@ -81,6 +81,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         addr: args.grpc_addr,
         admin: args.admin_addr,
         settings,
+        census: Census::of_policy,
+        writes_slices: false,
         sources: kinds::of_policy(),
         service: |hub| Box::new(Policies::new(hub)),
     })

@@ -1,8 +1,9 @@
 //! The life of a controller that serves views: take the ports, follow the cluster, serve when all of it is known, drain.
 
 use crate::{
+    external,
     index::Settings,
-    serve::{Hub, grpc, metrics::Calls},
+    serve::{Census, Hub, grpc, metrics::Calls},
     watch::{self, kinds::Source},
 };
 use anyhow::Context;
@@ -26,6 +27,9 @@ pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     pub(crate) sources: Vec<Source>,
     pub(crate) service: fn(Arc<Hub>) -> Box<dyn grpc::Service>,
+    pub(crate) census: fn(&Arc<Hub>) -> Census,
+    /// Whether it writes the slices of external workloads.
+    pub(crate) writes_slices: bool,
 }
 
 /// Serves until asked to end.
@@ -40,11 +44,16 @@ pub(crate) async fn controller(cluster: Cluster) -> anyhow::Result<()> {
 
     let hub = Hub::new(cluster.settings);
     let watches = metrics.register(watch::Metrics::register);
-    watch::follow(client, hub.clone(), cluster.sources, &readiness, watches, drain.clone());
+    metrics.register(|registry| registry.register_collector(Box::new((cluster.census)(&hub))));
+    watch::follow(client.clone(), hub.clone(), cluster.sources, &readiness, watches, drain.clone());
     let served = async {
         // Whoever asks before all is known would be told that it doesn't exist.
         while !readiness.waiting_for().is_empty() {
             tokio::time::sleep(LOOK).await;
+        }
+        if cluster.writes_slices {
+            let namespace = hub.read(|index| index.settings().naming.control_plane_ns.to_string());
+            tokio::spawn(external::run(client, hub.clone(), namespace, drain.clone()));
         }
         let calls = metrics.register(Calls::register);
         grpc::serve(listener, (cluster.service)(hub.clone()).into(), calls, drain).await;

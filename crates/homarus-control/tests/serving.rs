@@ -6,7 +6,7 @@ use homarus_control::{
         Settings,
         views::{endpoints::EndpointsKey, inbound::InboundKey, profile::ProfileKey},
     },
-    serve::{Hub, destination::Destination, grpc, metrics::Calls, policy::Policies},
+    serve::{Census, Hub, destination::Destination, grpc, metrics::Calls, policy::Policies},
 };
 use homarus_daemon::drain::{self, Signal};
 use homarus_model::{facts::*, inbound::DefaultPolicy};
@@ -37,6 +37,7 @@ async fn serve(service: fn(Arc<Hub>) -> Arc<dyn grpc::Service>) -> Controller {
     let addr = listener.local_addr().unwrap();
     let (signal, drain) = drain::channel();
     let mut registry = Registry::default();
+    registry.register_collector(Box::new(Census::of_destination(&hub)));
     let calls = Calls::register(&mut registry);
     tokio::spawn(grpc::serve(listener, service(hub.clone()), calls, drain));
     let channel = Channel::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap();
@@ -292,11 +293,20 @@ async fn subscribers_that_leave_leave_nothing() {
     }
     let profile = client.get_profile(get("10.2.0.1:80")).await.unwrap();
     assert_eq!((controller.hub.views::<EndpointsKey>(), controller.hub.views::<ProfileKey>()), (2, 1));
+    let scrape = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &controller.registry).unwrap();
+        text
+    };
+    let asked = "endpoints_subscribers{cluster=\"local\",namespace=\"shop\",service=\"web\",port=\"80\"";
+    assert!(scrape().lines().any(|line| line.starts_with(asked) && line.ends_with(" 3")), "{}", scrape());
+    assert!(scrape().contains("pod_cache_size{cluster=\"local\"} 1"), "{}", scrape());
     drop((streams, profile));
-    until("nobody is subscribed", || controller.hub.views::<EndpointsKey>() == 0 && controller.hub.views::<ProfileKey>() == 0).await;
+    until("nobody is subscribed", || controller.hub.views::<EndpointsKey>() == 0 && controller.hub.views::<ProfileKey>() == 0)
+        .await;
     assert_eq!(controller.hub.views::<InboundKey>(), 0);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &controller.registry).unwrap();
+    let text = scrape();
+    assert!(!text.contains("endpoints_subscribers{"), "{text}");
     assert!(text.contains("grpc_code=\"Canceled\""), "{text}");
     let started = "grpc_server_started_total{grpc_service=\"io.linkerd.proxy.destination.Destination\",grpc_method=\"Get\",\
                    grpc_type=\"server_stream\"} 6";

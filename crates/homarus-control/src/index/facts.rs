@@ -40,7 +40,7 @@ impl Facts {
         mesh_tls: MeshTlsAuthentication, network: NetworkAuthentication
     );
     scans!(
-        pods_in: Pod, externals_in: ExternalWorkload, servers_in: Server, grants_in: ServerAuthorization,
+        pods_in: Pod, externals_in: ExternalWorkload, services_in: Service, servers_in: Server, grants_in: ServerAuthorization,
         policies_in: AuthorizationPolicy
     );
 

@@ -2,7 +2,7 @@
 
 use super::{Dirty, Index, Topic, links::Link};
 use homarus_model::{
-    facts::{ExternalWorkload, Id, InboundSettings, Kind, Owner, OwnerKind, OwnerObject, Pod, PortRef, Server, Workloads},
+    facts::{ExternalWorkload, Id, InboundSettings, Kind, Owner, OwnerKind, OwnerObject, Pod, PortRef, Server, Service, Workloads},
     workload::{Workload, WorkloadKind},
 };
 use std::sync::Arc;
@@ -70,6 +70,22 @@ impl Index {
             _ => None,
         };
         above.unwrap_or_else(|| owner.clone())
+    }
+
+    /// Services that select external workloads, with those.
+    pub(crate) fn services_of_externals(&self) -> Vec<(&Service, Vec<&ExternalWorkload>)> {
+        let mut found = Vec::new();
+        for (namespace, _) in self.count(Kind::ExternalWorkload) {
+            for service in self.facts.services_in(&namespace) {
+                let Some(selector) = &service.selector else { continue };
+                let externals = self.facts.externals_in(&namespace).filter(|x| selector.matches(&x.labels));
+                let externals: Vec<_> = externals.collect();
+                if !externals.is_empty() {
+                    found.push((service, externals));
+                }
+            }
+        }
+        found
     }
 
     pub(super) fn touch_owned(&self, owner: &OwnerObject, dirty: &mut Dirty) {

@@ -82,7 +82,7 @@ impl<K: Key<View: Told>> Views<K> {
         }
         let view = key.view(index)?;
         self.versions += 1;
-        let (sender, receiver) = watch::channel(Ok(Arc::new(Snapshot::first(self.versions, view))));
+        let (sender, receiver) = watch::channel(Ok(Arc::new(Snapshot::new(self.versions, view))));
         for topic in key.topics() {
             self.topics.entry(topic).or_default().insert(key.clone());
         }
@@ -98,13 +98,9 @@ impl<K: Key<View: Told>> Views<K> {
             let next = match (&*sender.borrow(), view) {
                 (Ok(old), Ok(new)) if *old.view == new => continue,
                 (Err(old), Err(new)) if *old == new => continue,
-                (Ok(old), Ok(new)) => {
+                (_, Ok(new)) => {
                     self.versions += 1;
-                    Ok(Arc::new(old.followed_by(self.versions, new)))
-                }
-                (Err(_), Ok(new)) => {
-                    self.versions += 1;
-                    Ok(Arc::new(Snapshot::first(self.versions, new)))
+                    Ok(Arc::new(Snapshot::new(self.versions, new)))
                 }
                 (_, Err(absence)) => Err(absence),
             };
@@ -173,6 +169,17 @@ impl Hub {
         K::views(&mut self.state.lock()).1.published.len()
     }
 
+    /// Which endpoints are asked for, and by how many.
+    pub(super) fn asked_endpoints(&self) -> Vec<Asked> {
+        let state = self.state.lock();
+        let asked = state.endpoints.published.iter().map(|(key, sender)| Asked {
+            key: key.clone(),
+            subscribers: sender.receiver_count(),
+            endpoints: sender.borrow().as_ref().ok().map(|snapshot| snapshot.view.endpoints.len()),
+        });
+        asked.collect()
+    }
+
     /// The latest view, once.
     pub fn look<K: Kept>(&self, key: &K) -> Result<Arc<K::View>, Absence> {
         let mut state = self.state.lock();
@@ -202,6 +209,35 @@ impl Hub {
         state.profiles.close();
         state.inbound.close();
         state.outbound.close();
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+/// Endpoints that somebody asked for.
+pub(super) struct Asked {
+    key: EndpointsKey,
+    pub(super) subscribers: usize,
+    /// How many there are; none if the Service is gone.
+    pub(super) endpoints: Option<usize>,
+}
+
+impl Asked {
+    pub(super) fn labels(&self) -> Vec<(&'static str, String)> {
+        let EndpointsKey { service, port, hostname, place } = &self.key;
+        vec![
+            ("cluster", "local".to_owned()),
+            ("namespace", service.namespace.to_string()),
+            ("service", service.name.to_string()),
+            ("port", port.to_string()),
+            ("hostname", hostname.as_deref().unwrap_or_default().to_owned()),
+            ("zone", place.zone.as_deref().unwrap_or_default().to_owned()),
+            ("nodename", place.node.as_deref().unwrap_or_default().to_owned()),
+        ]
     }
 }
 

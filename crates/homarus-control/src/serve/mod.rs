@@ -10,6 +10,7 @@
 //! It is asked for its next message only when the connection takes more, so that a slow one queues nothing: it misses
 //! the states in between.
 
+mod census;
 pub mod destination;
 mod feed;
 pub mod grpc;
@@ -18,6 +19,7 @@ pub mod metrics;
 pub mod policy;
 mod told;
 
+pub use census::Census;
 pub use feed::feed;
 pub use hub::{Hub, Subscription};
 pub use told::Told;

@@ -10,6 +10,7 @@ use homarus_model::{
     profile::Profile,
 };
 use homarus_wire::encode;
+use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 
 /// How many endpoints one message carries. Clients refuse messages of more than 4 MiB; an endpoint takes half a kilobyte.
@@ -66,15 +67,18 @@ macro_rules! whole {
 }
 whole!(Profile: encode::profile, ServerPolicy: encode::server, ClientPolicy: encode::client_policy);
 
+/// How many earlier states a snapshot keeps the way from. Subscribers that are slow are so together: those of one
+/// connection, or all of them in a burst.
+const MAX_WAYS: usize = 16;
+
 /// One state of a view, and its messages as far as somebody needed them.
 #[derive(Debug)]
 pub(super) struct Snapshot<V> {
     version: u64,
     pub(super) view: Arc<V>,
-    /// The state before, and its version.
-    before: Option<(u64, Arc<V>)>,
     all: OnceLock<Arc<[Bytes]>>,
-    since: OnceLock<Arc<[Bytes]>>,
+    /// From earlier states, by their version, to here.
+    ways: Mutex<Vec<(u64, Arc<[Bytes]>)>>,
 }
 
 /// What a subscriber was sent last.
@@ -85,13 +89,9 @@ pub(super) struct Sent<V> {
 }
 
 impl<V: Told> Snapshot<V> {
-    pub(super) fn first(version: u64, view: V) -> Self {
-        Self { version, view: Arc::new(view), before: None, all: OnceLock::new(), since: OnceLock::new() }
-    }
-
-    /// The next state of the same view. It keeps this one alive, but not those before.
-    pub(super) fn followed_by(&self, version: u64, view: V) -> Self {
-        Self { before: Some((self.version, self.view.clone())), ..Self::first(version, view) }
+    /// A state. Versions are never used twice, so that an equal one means the same state.
+    pub(super) fn new(version: u64, view: V) -> Self {
+        Self { version, view: Arc::new(view), all: OnceLock::new(), ways: Mutex::default() }
     }
 
     pub(super) fn sent(&self) -> Sent<V> {
@@ -103,15 +103,19 @@ impl<V: Told> Snapshot<V> {
         let Some(sent) = sent else {
             return self.all.get_or_init(|| self.view.all().into()).clone();
         };
-        match &self.before {
-            // Versions are never used twice, so that an equal one means the same state.
-            Some((version, before)) if *version == sent.version => {
-                self.since.get_or_init(|| self.view.since(before).into()).clone()
-            }
-            _ if self.version == sent.version => Arc::new([]),
-            // It missed states in between: what it needs is its own.
-            _ => self.view.since(&sent.view).into(),
+        if sent.version == self.version {
+            return Arc::new([]);
         }
+        // Under the lock: whoever comes second finds what the first one made.
+        let mut ways = self.ways.lock();
+        if let Some((_, way)) = ways.iter().find(|(version, _)| *version == sent.version) {
+            return way.clone();
+        }
+        let way: Arc<[Bytes]> = self.view.since(&sent.view).into();
+        if ways.len() < MAX_WAYS {
+            ways.push((sent.version, way.clone()));
+        }
+        way
     }
 }
 

@@ -85,8 +85,8 @@ impl Index {
 
     fn instance_profile(&self, hostname: &str, service: &Id, port: u16) -> Result<Profile, Absence> {
         let absent = || Absence::NotFound(format!("no endpoint {hostname} of service {service}"));
-        let endpoints = self.slices_of(service).flat_map(|slice| &slice.endpoints);
-        let endpoint = endpoints.filter(|e| e.hostname.as_deref() == Some(hostname)).next().ok_or_else(absent)?;
+        let mut endpoints = self.slices_of(service).flat_map(|slice| &slice.endpoints);
+        let endpoint = endpoints.find(|e| e.hostname.as_deref() == Some(hostname)).ok_or_else(absent)?;
         let addr = endpoint.addresses.first().map(|ip| SocketAddr::new(*ip, port)).ok_or_else(absent)?;
         match &endpoint.target {
             SliceTarget::Pod(id) => Ok(self.pod_profile(addr, self.facts.pod(id).ok_or_else(absent)?)),

@@ -36,13 +36,7 @@ mod endpoints {
         assert_eq!(endpoint.hint, ProtocolHint::Http2);
         assert_eq!(endpoint.tagged_transport_port, Some(4143));
         let labels: Vec<_> = endpoint.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let expected = [
-            "control_plane_ns=linkerd",
-            "pod=web-1",
-            "serviceaccount=default",
-            "zone=",
-            "zone_locality=unknown",
-        ];
+        let expected = ["control_plane_ns=linkerd", "pod=web-1", "serviceaccount=default", "zone=", "zone_locality=unknown"];
         assert_eq!(labels, expected);
         let set = shop().endpoints("shop/web");
         assert_eq!(set.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(), ["namespace=shop", "service=web"]);
@@ -576,7 +570,8 @@ mod outbound {
             route.accepted[0].port = accepted;
             route
         };
-        let routed = |route: Route| backends(&shop().with(service("shop/other", "10.2.0.2")).with(route), "client", "/")[0].0 != OWN;
+        let routed =
+            |route: Route| backends(&shop().with(service("shop/other", "10.2.0.2")).with(route), "client", "/")[0].0 != OWN;
         assert!(routed(route(None, None)));
         assert!(routed(route(Some(80), Some(80))));
         assert!(!routed(route(Some(81), Some(81))));
