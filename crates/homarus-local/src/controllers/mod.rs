@@ -4,15 +4,15 @@
 //! labels, annotations, conditions, counters, events. What they leave out: everything for more than one node.
 //!
 //! # Life of a change
-//! A [watch](watching) keeps one [`Store`](store::Store) per kind; [`routes`] says which controllers a change concerns
-//! and puts the key of the object concerned into their [`Queue`](queue::Queue); the controller takes the key, looks at the
+//! A watch (`watching`) keeps one `Store` per kind; `routes` says which controllers a change concerns
+//! and puts the key of the object concerned into their `Queue`; the controller takes the key, looks at the
 //! stores, **decides** (a pure function beside it: `plan`) and **acts**.
 //!
 //! # Invariants
 //! - Level-triggered: a decision depends on the state alone, never on the change that led to it. A controller may be
 //!   stopped between any two writes, and goes on from there.
 //! - One worker per controller, so no two decisions about one object are made at once.
-//! - A controller sees its own writes: what the API answers goes into the store at once (see [`store`]).
+//! - A controller sees its own writes: what the API answers goes into the store at once (see `store`).
 //! - Every update is made against the version it was decided on; a conflict is a reason to look again, not an error.
 
 mod cluster;
