@@ -2,37 +2,38 @@
 //! runs a part of it through `cargo test`, whose output is left as it is.
 //!
 //! Tests that make namespaces and rules run as root, each program of them in a `sandbox` of its own (the script beside
-//! this crate): whatever one leaves behind, even when it is killed, goes with it.
+//! this crate): whatever one leaves behind, even when it is killed, goes with it. Tests that want a real cluster get one
+//! each (`on-cluster`).
 
-use crate::metadata::{Metadata, host};
-use anyhow::{Context, bail};
+use crate::metadata::{Metadata, Target, host};
+use anyhow::Context;
 use std::{
     path::Path,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
-/// Test programs of `e2e/` with this name in front want the real cluster.
-const ON_THE_CLUSTER: &str = "cluster";
+/// The feature that a test program requires if it can't do without a real cluster.
+const CLUSTER: &str = "cluster";
 
-/// Where each test program belongs.
+/// Test programs that do more beside a real cluster: they run in both stages.
+const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table"];
+
+/// Which test programs belong to which stage, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
+    /// Features that everything is built with.
+    features: Vec<String>,
     scenarios: Vec<String>,
-    embedded: Vec<String>,
     cluster: Vec<String>,
 }
 
 /// Builds, then runs every stage. The first that fails ends the run.
 pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
     let metadata = Metadata::read(root)?;
-    let tests = metadata.members().flat_map(|package| {
-        let ours = package.targets.iter().filter(|target| target.kind.iter().any(|kind| kind == "test"));
-        ours.map(|target| (package.folder().starts_with(root.join("e2e")), target.name.clone()))
-    });
-    let plan = plan(tests)?;
-    let runner = format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_"));
-    let stages = Stages { root, runner, sandbox: root.join("xtask/sandbox").display().to_string() };
+    let targets = metadata.members().flat_map(|package| package.targets.iter().map(|target| (package.name.as_str(), target)));
+    let plan = plan(targets);
+    let stages = Stages { root, runner: format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_")), plan: &plan };
 
     let mut times = vec![];
     let mut stage = |name: &'static str, work: &dyn Fn() -> anyhow::Result<()>| {
@@ -42,67 +43,72 @@ pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
         times.push((name, start.elapsed()));
         outcome
     };
-    stage("build", &|| stages.cargo(&["build", "--workspace", "--all-targets"]))?;
-    stage("pure tests", &|| stages.cargo(&["test", "--workspace", "--lib", "--bins"]))?;
-    stage("examples in the docs", &|| stages.cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
-    stage("scenarios: real sockets, root, namespaces", &|| stages.sandboxed(&plan.scenarios))?;
-    if !plan.embedded.is_empty() {
-        stage("scenarios on the embedded cluster", &|| stages.sandboxed(&plan.embedded))?;
-    }
+    stage("build", &|| stages.cargo("build", &["--all-targets"]))?;
+    stage("pure tests", &|| stages.cargo("test", &["--lib", "--bins"]))?;
+    stage("examples in the docs", &|| stages.cargo("test", &["--doc", "--quiet"]))?;
+    stage("scenarios: real sockets, root, namespaces", &|| stages.run_by("sandbox", &plan.scenarios))?;
     if !plan.cluster.is_empty() {
-        stage("build the real cluster", &|| succeed(Command::new(root.join("e2e/cluster/cluster")).arg("build")))?;
-        stage("scenarios on the real cluster", &|| stages.sandboxed(&plan.cluster))?;
+        stage("a real cluster", &|| {
+            succeed(Command::new(root.join("xtask/os-packages")).arg(CLUSTER))?;
+            let go = Command::new("go").arg("version").output();
+            anyhow::ensure!(go.is_ok(), "a cluster is built from Go modules: install Go 1.26 or newer, and have `go` in PATH");
+            succeed(Command::new(root.join("e2e/cluster/cluster")).arg("build"))
+        })?;
+        stage("scenarios on the real cluster", &|| stages.run_by("on-cluster", &plan.cluster))?;
     }
     report(&times);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Sorts test programs: whether each is of `e2e/`, and its name.
-fn plan(tests: impl Iterator<Item = (bool, String)>) -> anyhow::Result<Plan> {
+/// Sorts test programs, given with their packages.
+fn plan<'a>(targets: impl Iterator<Item = (&'a str, &'a Target)>) -> Plan {
     let mut plan = Plan::default();
-    for (end_to_end, name) in tests {
-        let stage = match end_to_end {
-            false => &mut plan.scenarios,
-            true if name.starts_with(ON_THE_CLUSTER) => &mut plan.cluster,
-            true => &mut plan.embedded,
-        };
-        if !stage.contains(&name) {
-            stage.push(name);
+    for (package, target) in targets.filter(|(_, target)| target.kind.iter().any(|kind| kind == "test")) {
+        let needs_cluster = target.required_features.iter().any(|feature| feature == CLUSTER);
+        plan.features.extend(target.required_features.iter().map(|feature| format!("{package}/{feature}")));
+        if !needs_cluster {
+            plan.scenarios.push(target.name.clone());
+        }
+        if needs_cluster || ALSO_ON_THE_CLUSTER.contains(&target.name.as_str()) {
+            plan.cluster.push(target.name.clone());
         }
     }
-    // `cargo test --test NAME` would run both.
-    let ends = || plan.embedded.iter().chain(&plan.cluster);
-    if let Some(name) = ends().find(|name| plan.scenarios.contains(name)) {
-        bail!("two test programs are named {name}, one of them in e2e/: rename one");
+    for names in [&mut plan.features, &mut plan.scenarios, &mut plan.cluster] {
+        names.sort();
+        names.dedup();
     }
-    Ok(plan)
+    plan
 }
 
 struct Stages<'a> {
     root: &'a Path,
     runner: String,
-    sandbox: String,
+    plan: &'a Plan,
 }
 
 impl Stages<'_> {
-    fn cargo(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        succeed(self.command().args(arguments))
+    /// Always the whole workspace and the same features, though few of it may be run: another choice would be another
+    /// build of everything.
+    fn cargo(&self, job: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        succeed(self.command(job).args(arguments))
     }
 
-    /// Runs test programs by name, each in a sandbox.
-    fn sandboxed(&self, tests: &[String]) -> anyhow::Result<()> {
-        // The whole workspace is named, though few of it are run: another choice would be another set of features.
-        let mut command = self.command();
-        command.args(["test", "--workspace"]).env(&self.runner, &self.sandbox);
-        tests.iter().for_each(|name| {
+    /// Runs test programs by name, each by a script beside this crate.
+    fn run_by(&self, script: &str, tests: &[String]) -> anyhow::Result<()> {
+        let mut command = self.command("test");
+        command.env(&self.runner, self.root.join("xtask").join(script));
+        for name in tests {
             command.args(["--test", name]);
-        });
+        }
         succeed(&mut command)
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, job: &str) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(self.root);
+        command.current_dir(self.root).args([job, "--workspace", "--locked"]);
+        if !self.plan.features.is_empty() {
+            command.args(["--features", &self.plan.features.join(",")]);
+        }
         command
     }
 }
@@ -128,21 +134,23 @@ mod tests {
 
     use super::*;
 
-    fn tests<'a>(tests: &'a [(bool, &str)]) -> impl Iterator<Item = (bool, String)> + 'a {
-        tests.iter().map(|(end_to_end, name)| (*end_to_end, (*name).to_owned()))
+    fn target(name: &str, kind: &str, features: &[&str]) -> Target {
+        serde_json::from_value(serde_json::json!({"name": name, "kind": [kind], "required-features": features})).unwrap()
     }
 
     #[test]
     fn test_programs_find_their_stage() {
-        let found =
-            plan(tests(&[(false, "admin"), (true, "up"), (true, "cluster_up"), (false, "cluster"), (false, "admin")])).unwrap();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let wanted = Plan { scenarios: names(&["admin", "cluster"]), embedded: names(&["up"]), cluster: names(&["cluster_up"]) };
-        assert_eq!(found, wanted);
-    }
-
-    #[test]
-    fn a_name_that_two_stages_would_run_is_refused() {
-        assert!(plan(tests(&[(false, "faults"), (true, "faults")])).is_err());
+        let targets = [
+            ("homarus-local", target("node", "test", &[])),
+            ("homarus-control", target("cluster", "test", &["cluster"])),
+            ("homarus-local", target("api_table", "test", &[])),
+            ("homarus-daemon", target("admin", "test", &[])),
+            ("homarus-cli", target("homarus", "bin", &[])),
+        ];
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let found = plan(targets.iter().map(|(package, target)| (*package, target)));
+        assert_eq!(found.features, names(&["homarus-control/cluster"]));
+        assert_eq!(found.scenarios, names(&["admin", "api_table", "node"]));
+        assert_eq!(found.cluster, names(&["api_table", "cluster"]));
     }
 }

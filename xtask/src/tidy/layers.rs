@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("homarus-demo", &[]),
-    ("homarus-testkit", &["homarus-model", "homarus-wire", "homarus-identity"]),
+    ("homarus-testkit", &["homarus-model", "homarus-wire", "homarus-identity", "homarus-redirect"]),
     ("bench-tools", &[]),
     ("mock-control", &[]),
     ("xtask", &[]),

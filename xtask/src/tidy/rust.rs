@@ -2,11 +2,12 @@
 
 use super::{
     File, Finding,
-    allowances::{Allowance, excess, unused},
+    allowances::{Allowance, Pass, excess, passes, unused, unused_passes},
 };
 use proc_macro2::{Span, TokenStream, TokenTree};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 use syn::{
-    Attribute, Block, ImplItemFn, ItemFn, ItemMod, Macro, Signature, TraitItemFn, UseTree,
+    Attribute, Block, Ident, ImplItemFn, Item, ItemFn, ItemMod, Macro, Signature, TraitItemFn, UseTree,
     visit::{self, Visit},
 };
 
@@ -34,7 +35,7 @@ const SEAMS: &[(&[&str], &str, &str)] = &[
 ];
 
 /// Every law on Rust source.
-pub fn check(files: &[File], long: &[Allowance<'_>], clocks: &[Allowance<'_>]) -> Vec<Finding> {
+pub fn check(files: &[File], long: &[Allowance<'_>], passed: &[Pass<'_>]) -> Vec<Finding> {
     let mut findings = vec![];
     let (mut lengths, mut seams) = (vec![], vec![]);
     for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
@@ -51,8 +52,22 @@ pub fn check(files: &[File], long: &[Allowance<'_>], clocks: &[Allowance<'_>]) -
         seams.extend(crossings(file));
     }
     findings.extend(too_long(lengths, long));
-    findings.extend(crossed(seams, clocks));
+    findings.extend(unsafe_places(files));
+    findings.extend(crossed(seams, passed));
     findings
+}
+
+/// A crate allows `unsafe` in one place at most.
+fn unsafe_places(files: &[File]) -> Vec<Finding> {
+    let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
+        let allows = file.text.lines().filter(|line| line.trim_start().starts_with('#') && line.contains("(unsafe_code"));
+        let owner = file.path.split_once("/src/").map_or(file.path.as_str(), |(owner, _)| owner);
+        places.entry(owner).or_default().extend(allows.map(|_| file.path.as_str()));
+    }
+    let many = places.into_iter().filter(|(_, places)| places.len() > 1);
+    many.map(|(owner, places)| Finding::new(owner, format!("allows unsafe code in {}; one place at most", places.join(", "))))
+        .collect()
 }
 
 fn too_long(lengths: Vec<Length>, allowed: &[Allowance<'_>]) -> Vec<Finding> {
@@ -67,9 +82,9 @@ fn too_long(lengths: Vec<Length>, allowed: &[Allowance<'_>]) -> Vec<Finding> {
     findings.chain(stale).collect()
 }
 
-fn crossed(seams: Vec<Crossing>, allowed: &[Allowance<'_>]) -> Vec<Finding> {
-    let stale = unused(allowed, |row| seams.iter().any(|crossing| crossing.path == row.place));
-    let refused = seams.iter().filter(|crossing| !allowed.iter().any(|row| row.place == crossing.path && crossing.is_clock()));
+fn crossed(seams: Vec<Crossing>, allowed: &[Pass<'_>]) -> Vec<Finding> {
+    let stale = unused_passes(allowed, |pass| seams.iter().any(|crossing| pass.lets(&crossing.path, &crossing.what)));
+    let refused = seams.iter().filter(|crossing| !passes(allowed, &crossing.path, &crossing.what));
     let findings = refused.map(|crossing| {
         Finding::new(
             format!("{}:{}", crossing.path, crossing.line),
@@ -164,20 +179,16 @@ struct Crossing {
     why: &'static str,
 }
 
-impl Crossing {
-    fn is_clock(&self) -> bool {
-        self.what.ends_with("::now") || self.what == "std::time::Instant"
-    }
-}
-
 /// Where a file of the proxy, tests aside, names what belongs to another. A module of ours that is called like a library,
 /// and imported, is not that library.
 fn crossings(file: &File) -> Vec<Crossing> {
     let is_test = |path: &&str| path.ends_with("tests.rs") || path.contains("/tests/");
     let Some(inside) = file.path.strip_prefix(PROXY).filter(|path| !is_test(path)) else { return vec![] };
-    let Ok(tokens) = file.text.parse::<TokenStream>() else { return vec![] };
+    let (Ok(tokens), Ok(ast)) = (file.text.parse::<TokenStream>(), syn::parse_file(&file.text)) else { return vec![] };
+    let tests: Vec<RangeInclusive<usize>> = ast.items.iter().filter_map(test_module).collect();
     let mut named = vec![];
     paths(tokens, &mut named);
+    named.retain(|(_, span)| !tests.iter().any(|lines| lines.contains(&span.start().line)));
     let mut crossings: Vec<Crossing> = vec![];
     let leaf = |path: &[String]| path.iter().rfind(|part| *part != "self").cloned();
     let ours = |name: &str| named.iter().any(|(path, _)| path[0] == "crate" && leaf(path).as_deref() == Some(name));
@@ -190,6 +201,17 @@ fn crossings(file: &File) -> Vec<Crossing> {
         }
     }
     crossings
+}
+
+/// The lines of a module that is only there in tests.
+fn test_module(item: &Item) -> Option<RangeInclusive<usize>> {
+    let Item::Mod(module) = item else { return None };
+    let (brace, _) = module.content.as_ref()?;
+    let test = |attribute: &Attribute| {
+        attribute.path().is_ident("cfg") && attribute.parse_args::<Ident>().is_ok_and(|word| word == "test")
+    };
+    let lines = module.mod_token.span.start().line..=brace.span.close().end().line;
+    module.attrs.iter().any(test).then_some(lines)
 }
 
 /// Whether a path begins with a seam, or ends with one that is a call of a clock.

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
-use super::{allowances::Allowance, *};
+use super::{
+    allowances::{Allowance, Pass},
+    *,
+};
 
 fn file(path: &str, text: &str) -> File {
     File { path: path.to_owned(), text: text.to_owned() }
@@ -34,6 +37,7 @@ fn the_proxy_names_each_library_where_it_belongs_only() {
         ("fn f() { let at = std::time::SystemTime::now(); }", "net.rs"),
         ("fn f() { let at = Instant::now(); }", "net.rs"),
         ("use std::time::{Duration, Instant};", "net.rs"),
+        ("mod inner { fn f() { tokio::net::f() } }", "net.rs"),
     ] {
         finds(&rust_findings(&format!("{PROXY}forward/mod.rs"), text), "mod.rs:1: names ");
         assert_eq!(rust_findings(&format!("{PROXY}{at_home}"), text), Vec::<String>::new(), "{text}");
@@ -51,6 +55,7 @@ fn names_that_only_look_alike_are_left_alone() {
         "// hyper::body, tokio::net and Instant::now() in a comment",
         "fn f() { log(\"tokio::net\") }",
         "use crate::http::h2::Head;",
+        "#[cfg(test)]\nmod tests {\n    fn f() { tokio::net::f() }\n}",
         "use crate::http::{Body, h2::{self, Head}}; fn f() -> h2::Settings {}",
     ] {
         assert_eq!(rust_findings(&format!("{PROXY}forward/mod.rs"), text), Vec::<String>::new(), "{text}");
@@ -58,13 +63,23 @@ fn names_that_only_look_alike_are_left_alone() {
 }
 
 #[test]
-fn a_clock_may_be_allowed_but_not_a_socket() {
+fn a_pass_is_for_one_name_in_one_file() {
     let path = format!("{PROXY}secure/certify.rs");
-    let row = Allowance { place: &path, lines: 0, reason: "certificates end by the wall clock" };
-    let check = |text: &str| rust::check(&[file(&path, text)], &[], std::slice::from_ref(&row)).len();
+    let pass = Pass { file: &path, name: "SystemTime::now", reason: "certificates end by the wall clock" };
+    let check = |text: &str| rust::check(&[file(&path, text)], &[], std::slice::from_ref(&pass)).len();
     assert_eq!(check("fn f() { SystemTime::now(); }"), 0);
     assert_eq!(check("fn f() { SystemTime::now(); tokio::net::f(); }"), 1);
-    assert_eq!(check("fn f() {}"), 1, "a row that nothing needs");
+    assert_eq!(check("fn f() {}"), 1, "a pass that nothing needs");
+}
+
+#[test]
+fn a_crate_is_unsafe_in_one_place_at_most() {
+    let places = |paths: &[&str]| {
+        let files: Vec<File> = paths.iter().map(|path| file(path, "#[allow(unsafe_code)]\nmod sys {}")).collect();
+        rust::check(&files, &[], &[]).len()
+    };
+    assert_eq!(places(&["crates/a/src/sys.rs", "crates/b/src/sys.rs"]), 0);
+    assert_eq!(places(&["crates/a/src/sys.rs", "crates/a/src/net.rs"]), 1);
 }
 
 #[test]
