@@ -1,15 +1,15 @@
 //! Measures the destination controller: endpoints change, many subscribers watch.
 //!
-//! `fanout [SUBSCRIBERS [PODS [CHANGES_A_SECOND [SECONDS [CONNECTIONS]]]]]`, 1000 500 50 10 by default, and a connection for
-//! each subscriber. The controller runs in a process
-//! of its own (this program with `serve`) and is fed directly, so that what is measured is index, streams and socket. Each
-//! subscriber decodes what it is sent. Printed: how long after a change the last subscriber
-//! had it, and the memory of the controller idle, with subscribers, and under load.
+//! `fanout [SUBSCRIBERS [PODS [CHANGES_A_SECOND [SECONDS [CONNECTIONS]]]]]`, 1000 500 50 10 by default, and a connection
+//! for each subscriber. The controller runs in a process of its own (this program with `serve`) and is fed directly, so that
+//! what is measured is its pace, index, streams and socket. Each subscriber decodes what it is sent. Printed: how long
+//! after a change the last subscriber had it, and the memory of the controller idle, with subscribers, and under load.
 
 use anyhow::Context;
 use homarus_control::{
     index::Settings,
     serve::{Hub, destination::Destination, grpc, metrics::Calls},
+    watch::{self, News},
 };
 use homarus_daemon::drain;
 use homarus_model::facts::*;
@@ -106,12 +106,19 @@ async fn serve() -> anyhow::Result<()> {
     let (_signal, drain) = drain::channel();
     let calls = Calls::register(&mut Registry::default());
     tokio::spawn(grpc::serve(listener, Arc::new(Destination::new(hub.clone())), calls, drain));
+    let (sender, receiver) = watch::news();
+    tokio::spawn(watch::take_in(hub, receiver));
+    let tell = async |fact| sender.send(News::Change(Change::Apply(Arc::new(fact)))).await;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let words: Vec<usize> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
         match words[..] {
-            [pods] => hub.apply(cluster(pods).into_iter().map(|fact| Change::Apply(Arc::new(fact)))),
-            [number, revision] => hub.apply([Change::Apply(Arc::new(Fact::Pod(pod(number, revision))))]),
+            [pods] => {
+                for fact in cluster(pods) {
+                    tell(fact).await?;
+                }
+            }
+            [number, revision] => tell(Fact::Pod(pod(number, revision))).await?,
             _ => anyhow::bail!("told {line:?}"),
         }
     }

@@ -108,7 +108,7 @@ async fn start(sources: Vec<Source>, service: fn(Arc<Hub>) -> Arc<dyn grpc::Serv
 
 /// A meshed Deployment whose containers only pause, and its Service.
 fn web(replicas: u32) -> [Value; 2] {
-    let pause = |name: &str| json!({ "name": name, "image": "pause:local", "imagePullPolicy": "Never" });
+    let pause = |name: &str| json!({ "name": name, "image": "localhost/pause:local", "imagePullPolicy": "Never" });
     let (mut app, mut proxy) = (pause("app"), pause("linkerd-proxy"));
     app["ports"] = json!([{ "name": "http", "containerPort": 8080 }]);
     let listens = [("INBOUND", 4143), ("ADMIN", 4191), ("CONTROL", 4190)];

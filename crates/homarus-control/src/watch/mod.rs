@@ -19,30 +19,37 @@ use tokio::{sync::mpsc, time::Instant};
 
 pub use follow::Metrics;
 
-/// The least time between two publications.
-pub const PACE: Duration = Duration::from_millis(20);
+/// The least time between two publications. With many subscribers a publication costs many messages: this bounds what
+/// change after change can cost, and is well below what anybody notices.
+pub const PACE: Duration = Duration::from_millis(40);
 /// Changes that wait to be taken in. Followers wait when it is full; the API server then buffers for them.
 const MAX_PENDING: usize = 4096;
 /// How many changes are taken in together.
 const MAX_BATCH: usize = 4096;
 
 /// What a follower says.
-enum News {
+#[derive(Debug)]
+pub enum News {
     /// Something has changed.
     Change(Change),
-    /// Everything that there is has been said once.
+    /// Everything that there is has been said once: the gate may open.
     Complete(Gate),
 }
 
 /// Keeps the hub up to date until the program drains. Readiness waits until every kind was listed once.
 pub fn follow(client: Client, hub: Arc<Hub>, sources: Vec<Source>, readiness: &Readiness, metrics: Metrics, drain: Drain) {
-    let (sender, receiver) = mpsc::channel(MAX_PENDING);
+    let (sender, receiver) = news();
     for source in sources {
         let gate = readiness.gate(source.to_string());
         let follower = Follower::new(source, client.clone(), sender.clone(), gate, metrics.clone());
         tokio::spawn(until(drain.clone(), follower.run()));
     }
     tokio::spawn(until(drain, take_in(hub, receiver)));
+}
+
+/// A way for news to those who take them in.
+pub fn news() -> (mpsc::Sender<News>, mpsc::Receiver<News>) {
+    mpsc::channel(MAX_PENDING)
 }
 
 async fn until(mut drain: Drain, work: impl Future<Output = ()>) {
@@ -52,7 +59,8 @@ async fn until(mut drain: Drain, work: impl Future<Output = ()>) {
     }
 }
 
-async fn take_in(hub: Arc<Hub>, mut news: mpsc::Receiver<News>) {
+/// Takes news into the hub, in batches and at most every [`PACE`], until nobody has any more.
+pub async fn take_in(hub: Arc<Hub>, mut news: mpsc::Receiver<News>) {
     let mut batch = Vec::new();
     let mut next = Instant::now();
     loop {
