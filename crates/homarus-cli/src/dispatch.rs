@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::cluster::Cluster;
 use crate::command_line::{self, Cli, Command, Globals, Line};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::{check, completion, controller, stat, terminal, top, up, version};
+use crate::{check, completion, controller, diagnostics, identity, inject, stat, terminal, top, up, version};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -72,11 +72,16 @@ async fn run(globals: &Globals, command: Command) -> Outcome {
         Command::Up(args) => up::run(&args).await,
         Command::Down(args) => up::down(&args).await,
         Command::Status(args) => up::status(&args).await,
+        Command::Inject(args) => inject::run(globals, &args).await,
+        Command::Uninject(args) => inject::run_uninject(globals, &args).await,
         Command::Check(args) => check::run(globals, &args).await,
         Command::Version(args) => version::run(globals, &args).await,
         Command::Stat(args) => stat::run(&Cluster::connect(globals).await?, &args).await,
         Command::Top(args) => top::run(&Cluster::connect(globals).await?, &args).await,
-        _ => Err(Failure::new("not there")),
+        Command::Identity(args) => identity::run(&Cluster::connect(globals).await?, &args).await,
+        Command::Diagnostics(command) => diagnostics::run(&Cluster::connect(globals).await?, &command).await,
+        // Settled before there is a runtime: see `controller::asked_for`.
+        Command::Controller(_) => Err(Failure::usage("`controller` must be the first word")),
     }
 }
 

@@ -107,3 +107,41 @@ pub(super) fn json(lines: &[(Key, Traffic)], elapsed: Duration, rows: usize) -> 
     let rows = serde_json::to_string(&rows.collect::<Vec<_>>()).map_err(Failure::new)?;
     Ok(format!("{rows}\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Page;
+    use crate::workloads::Workloads;
+
+    const PAGE: &str = r#"
+response_total{direction="inbound",target_port="8080",client_id="vote-bot.emojivoto.serviceaccount.identity.linkerd.cluster.local",route_name="probe",classification="success"} 9
+response_total{direction="inbound",target_port="8080",client_id="vote-bot.emojivoto.serviceaccount.identity.linkerd.cluster.local",route_name="probe",classification="failure"} 1
+response_total{direction="inbound",target_port="8080",tls="no_identity",route_name="",classification="success"} 2
+response_total{direction="outbound",authority="voting-svc:8080",dst_pod="voting-1",classification="success"} 20
+response_total{direction="outbound",authority="idle:80",classification="success"} 0
+"#;
+
+    fn shown(hide_sources: bool, rows: usize) -> String {
+        let pod = serde_json::json!({ "metadata": { "name": "web-1", "namespace": "emojivoto" }, "status": { "phase": "Running" } });
+        let workloads = Workloads::of(vec![serde_json::from_value(pod).unwrap()], &[], &[]);
+        let members: Vec<_> = workloads.0.iter().collect();
+        let (empty, page) = (Page::default(), Page::read(PAGE));
+        let lines = lines(&members, hide_sources, |_, _| Some(page.since(&empty)));
+        table(&lines, Duration::from_secs(2), rows)
+    }
+
+    #[test]
+    fn the_busiest_come_first() {
+        assert_eq!(
+            shown(false, 10),
+            "SOURCE               DESTINATION   ROUTE             COUNT    RPS   SUCCESS   LATENCY_P50   LATENCY_P95   LATENCY_P99\n\
+             web-1                voting-1      voting-svc:8080      20   10.0   100.00%             -             -             -\n\
+             vote-bot.emojivoto   web-1:8080    probe                10    5.0    90.00%             -             -             -\n\
+             (unmeshed)           web-1:8080    -                     2    1.0   100.00%             -             -             -\n"
+        );
+        assert_eq!(shown(false, 1).lines().count(), 2);
+        assert!(shown(true, 10).contains("\n*        web-1:8080    probe"), "{}", shown(true, 10));
+    }
+}

@@ -152,7 +152,8 @@ async fn show_demo(config: &Path) -> Result<(), Failure> {
     }
     loop {
         let shown = stat::follow(&cluster, EMOJIVOTO_NAMESPACE, REFRESH, |table| {
-            let text = format!("emojivoto, refreshed every {} s; Ctrl-C ends it\n\n{table}\n", REFRESH.as_secs());
+            let (every, path) = (REFRESH.as_secs(), config.display());
+            let text = format!("emojivoto, refreshed every {every} s; Ctrl-C ends it; kubeconfig: {path}\n\n{table}\n");
             let _ = if live { terminal::repaint(&text) } else { terminal::print(&text) };
         });
         // A look that fails is no reason to take the mesh down.
