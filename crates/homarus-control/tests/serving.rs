@@ -162,6 +162,21 @@ async fn endpoints_are_told_as_changes() {
 }
 
 #[tokio::test]
+async fn a_service_that_becomes_local_keeps_its_stream() {
+    let controller = destination().await;
+    let far = Pod { node: "far".into(), ..pod(2) };
+    controller.tell([service(), slice([1, 2]), Fact::Pod(pod(1)), Fact::Pod(far)]);
+    let mut client = DestinationClient::new(controller.channel.clone());
+    let mut stream = client.get(get("web.shop.svc.cluster.local:80")).await.unwrap().into_inner();
+    assert_eq!(counts(next(&mut stream).await.unwrap()), (2, 0));
+    let Fact::Service(local) = service() else { panic!() };
+    controller.tell([Fact::Service(Service { internal_traffic_local: true, ..local })]);
+    assert_eq!(counts(next(&mut stream).await.unwrap()), (0, 1));
+    controller.tell([service()]);
+    assert_eq!(counts(next(&mut stream).await.unwrap()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_slow_subscriber_gets_the_latest_and_never_a_queue() {
     const CHANGES: u16 = 2_000;
     let controller = destination().await;

@@ -1,7 +1,7 @@
 //! EndpointSlices of external workloads (control-plane §3.3).
 //!
 //! Kubernetes makes slices of pods; the leader among the destination controllers makes those of ExternalWorkloads, so that
-//! everybody (kube-proxy too) finds them behind a Service. What they should be is a pure function of the index ([`plan`]);
+//! everybody (kube-proxy too) finds them behind a Service. What they should be is a pure function of the index (`plan`);
 //! it is compared with what was written last, and only a Service for which that differs costs a question to the API server.
 //! Only TCP ports are of interest here, as everywhere in the mesh.
 

@@ -1,9 +1,10 @@
 //! Views out to those who asked for them.
 //!
-//! - [`hub`]: keeps the views that somebody is subscribed to, and publishes their changes;
-//! - [`told`]: views as messages, encoded once for all subscribers;
-//! - [`feed`]: one subscriber's stream: always the latest, as a change of what it was sent last;
+//! - `hub`: keeps the views that somebody is subscribed to, and publishes their changes;
+//! - `told`: views as messages, encoded once for all subscribers;
+//! - `feed`: one subscriber's stream: always the latest, as a change of what it was sent last;
 //! - [`grpc`]: streams on the wire;
+//! - `census`, [`metrics`]: what is counted;
 //! - [`destination`], [`policy`]: the calls.
 //!
 //! A subscriber costs a stream's state, a receiver, and a reference to the view it was sent last; messages are shared.
