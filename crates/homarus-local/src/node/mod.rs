@@ -14,8 +14,8 @@
 //! - Decisions are pure (`pod`) and apart from the doing (`work`).
 //! - What the pods make is bounded: logs, probe answers, Events, volumes, queues.
 //!
-//! A pod is no sandbox: its containers see the machine's files (read-only, under a private layer in memory) and share
-//! its kernel. Deliberately absent: resource limits, images, persistent volumes, `exec` and `attach` for users.
+//! A pod is no sandbox: its containers see the machine's files (read-only, under a private layer in memory), each other's
+//! processes, and share the machine's kernel. Deliberately absent: resource limits, images, persistent volumes, `exec` and `attach` for users.
 
 mod entry;
 mod net;

@@ -4,5 +4,6 @@
 mod cluster;
 mod containers;
 mod contents;
+mod images;
 mod network;
 mod vanishing;

@@ -104,3 +104,43 @@ async fn the_node_registers_and_pods_learn_where_they_are() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_on_the_machines_network_has_the_machines_address() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"hostNetwork": true, "restartPolicy": "Never",
+        "containers": [{"name": "c", "command": shell("ls /sys/class/net")}]});
+    cluster.run("outside", spec).await;
+    let pod = cluster.until_phase("outside", "Succeeded").await;
+    assert_eq!(address(&pod), cluster.network.machine().to_string());
+    let text = cluster.log("outside", "c").await;
+    assert!(text.lines().any(|line| line == cluster.name), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pods_come_and_go() {
+    const PODS: usize = 60;
+    let cluster = Cluster::start().await;
+    let begun = std::time::Instant::now();
+    let names: Vec<_> = (0..PODS).map(|n| format!("many-{n}")).collect();
+    for name in &names {
+        cluster.run(name, json!({"containers": [{"name": "c", "command": shell("exec sleep 600")}]})).await;
+    }
+    let mut addresses = std::collections::HashSet::new();
+    for name in &names {
+        addresses.insert(address(&cluster.until_ready(name).await));
+    }
+    println!("{PODS} pods ready in {:?}", begun.elapsed());
+    assert_eq!(addresses.len(), PODS, "each has an address of its own");
+    let begun = std::time::Instant::now();
+    for name in &names {
+        cluster.pods().delete(name, &Default::default()).await.unwrap();
+    }
+    for name in &names {
+        while cluster.pods().get_opt(name).await.unwrap().is_some() {
+            assert!(begun.elapsed() < super::cluster::PATIENCE, "{name} does not go");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    println!("and gone in {:?}", begun.elapsed());
+}

@@ -14,7 +14,7 @@ pub(crate) mod wire;
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -111,7 +111,8 @@ pub(crate) struct Sandbox {
     control: Arc<UnixDatagram>,
     waiting: Arc<Waiting>,
     next: AtomicU64,
-    pid: u32,
+    /// The root of process 1, by descriptor: its number may one day be another's.
+    root: OwnedFd,
     net: Arc<OwnedFd>,
     killed: mpsc::UnboundedSender<()>,
     gone: watch::Receiver<bool>,
@@ -147,13 +148,13 @@ impl Sandbox {
             let _ = child.wait();
             return Err(SandboxError::Create(message));
         }
-        let pid = child.id();
-        let net = Arc::new(sys::of(pid, "net")?);
+        let net = Arc::new(sys::of(child.id(), "net")?);
+        let root = std::fs::File::open(format!("/proc/{}/root", child.id()))?.into();
         let waiting = Arc::new(Waiting::default());
         let (killed, kills) = mpsc::unbounded_channel();
         let (gone_tx, gone) = watch::channel(false);
         tokio::spawn(attend(control.clone(), waiting.clone(), child, kills, gone_tx));
-        Ok(Self { control, waiting, next: AtomicU64::new(1), pid, net, killed, gone })
+        Ok(Self { control, waiting, next: AtomicU64::new(1), root, net, killed, gone })
     }
 
     /// The pod's network namespace.
@@ -161,9 +162,9 @@ impl Sandbox {
         &self.net
     }
 
-    /// The pod's own root as the node sees it: where volumes are filled.
+    /// The pod's own root as the node sees it: where volumes are filled. Good for as long as the sandbox is held.
     pub(crate) fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.pid))
+        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
     }
 
     /// Resolves when the pod's process 1 is gone.

@@ -123,7 +123,7 @@ pub(crate) async fn ask(asked: &Asked, question: &Question, within: Duration) ->
                 let dialed = asked.network.dial(None, *to).await;
                 dialed.map(drop).map_err(|e| format!("dial tcp {to}: {e}"))
             }
-            Question::Http(http) => get(asked, http).await,
+            Question::Http(http) => http_get(asked, http).await,
             Question::Grpc { to, service } => grpc_health(asked, *to, service).await,
             Question::Sleep(duration) => {
                 tokio::time::sleep(*duration).await;
@@ -184,7 +184,7 @@ async fn read_some(mut reader: pipe::Receiver) -> String {
     String::from_utf8_lossy(&bytes[..filled]).into_owned()
 }
 
-async fn get(asked: &Asked, question: &HttpQuestion) -> Result<(), String> {
+async fn http_get(asked: &Asked, question: &HttpQuestion) -> Result<(), String> {
     let to = question.to;
     let stream = asked.network.dial(None, to).await;
     let stream = stream.map_err(|e| format!("dial tcp {to}: {e}"))?;
@@ -192,12 +192,12 @@ async fn get(asked: &Asked, question: &HttpQuestion) -> Result<(), String> {
         let name = rustls_pki_types::ServerName::IpAddress(to.ip().into());
         let connector = tokio_rustls::TlsConnector::from(trusting());
         let stream = connector.connect(name, stream).await;
-        return get_over(stream.map_err(|e| format!("TLS with {to}: {e}"))?, question).await;
+        return send_get(stream.map_err(|e| format!("TLS with {to}: {e}"))?, question).await;
     }
-    get_over(stream, question).await
+    send_get(stream, question).await
 }
 
-async fn get_over<S>(stream: S, question: &HttpQuestion) -> Result<(), String>
+async fn send_get<S>(stream: S, question: &HttpQuestion) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -287,3 +287,62 @@ async fn follow(path: &Path, file: &mut File, live: &mut watch::Receiver<Progres
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pipe_pair() -> (File, pipe::Receiver) {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        (File::from(writer), pipe::Receiver::from_owned_fd(reader).unwrap())
+    }
+
+    async fn text_of(mut stream: LogStream) -> String {
+        let mut text = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            text.extend_from_slice(&chunk.unwrap());
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_turned_over_and_a_follower_misses_nothing() {
+        const LINES: usize = 1500;
+        let folder = tempfile::tempdir().unwrap();
+        let logs = PodLogs::new(folder.path().join("pod"));
+        let ((mut out, out_end), (_, err_end)) = (pipe_pair(), pipe_pair());
+        logs.record("c", 0, out_end, err_end).unwrap();
+        let options = LogOptions { container: "c".into(), follow: true, ..LogOptions::default() };
+        let follower = tokio::spawn(text_of(logs.read(0, options.clone()).unwrap()));
+        let writer = tokio::task::spawn_blocking(move || {
+            let filler = "x".repeat(15_000);
+            for number in 0..LINES {
+                writeln!(out, "{number} {filler}").unwrap();
+            }
+        });
+        writer.await.unwrap();
+        let text = follower.await.unwrap();
+        let numbers = text.lines().map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap());
+        assert!(numbers.eq(0..LINES), "lines were lost or came twice");
+        let files = fs::read_dir(folder.path().join("pod/c")).unwrap();
+        let lengths: Vec<u64> = files.map(|f| f.unwrap().metadata().unwrap().len()).collect();
+        assert!(lengths.len() == 2 && lengths.iter().all(|l| *l <= FILE_MAX + 20_000), "{lengths:?}");
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_is_cut_and_put_together_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = PodLogs::new(folder.path().join("pod"));
+        let ((mut out, out_end), (_, err_end)) = (pipe_pair(), pipe_pair());
+        logs.record("c", 0, out_end, err_end).unwrap();
+        let long = "y".repeat(40_000);
+        out.write_all(long.as_bytes()).unwrap();
+        drop(out);
+        logs.settled("c", 0).await;
+        let options = LogOptions { container: "c".into(), ..LogOptions::default() };
+        assert_eq!(text_of(logs.read(0, options.clone()).unwrap()).await, long);
+        let previous = LogOptions { previous: true, ..options };
+        assert!(matches!(logs.read(0, previous), Err(NodeError::NotReady(_))));
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
@@ -13,6 +14,9 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// How long a container waits for the first list of Services.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Caches, and a signal for each kind of change.
 pub(crate) struct Objects {
@@ -51,6 +55,12 @@ impl Objects {
     /// Changes with every Service and EndpointSlice.
     pub(crate) fn routes(&self) -> watch::Receiver<u64> {
         self.routes.clone()
+    }
+
+    /// Waits until the Services were read at least once; false when that takes too long.
+    pub(crate) async fn know_services(&self) -> bool {
+        let ready = tokio::time::timeout(PATIENCE, self.services.wait_until_ready()).await;
+        matches!(ready, Ok(Ok(())))
     }
 
     pub(crate) fn services(&self) -> Vec<Arc<Service>> {

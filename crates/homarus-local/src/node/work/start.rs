@@ -121,6 +121,9 @@ async fn environment(
             fetched.secrets.insert(name, objects::secret_entries(&secret));
         }
     }
+    if !context.objects.know_services().await {
+        return Err("the Services have not been read yet".into());
+    }
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
     let services = context.objects.services();
     let services = env::of_services(namespace, links, services.iter().map(AsRef::as_ref));

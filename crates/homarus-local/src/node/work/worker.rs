@@ -306,7 +306,9 @@ impl Worker {
         }
     }
 
+    /// What is still under way in it is void from now on.
     fn leave_place(&mut self) -> Option<Place> {
+        self.generation += 1;
         self.live.clear();
         self.view.send_modify(|view| view.net = None);
         self.place.take()
