@@ -13,7 +13,7 @@ use crate::{
     detect::{self, First, http::Verdict, tls::Hello},
     fault::{Cause, Fault},
     forward::{copy, metrics},
-    http::{h1, h2},
+    http::{Ending, h1, h2},
     io::Io,
     net,
     secure::{self, Peer},
@@ -73,14 +73,14 @@ impl Inbound {
         let ended = match Box::pin(self.settle(accepted)).await {
             Ok(Some(Way::Copy(connection, server))) => Box::pin(self.copy(connection, server)).await.map_err(|e| e.to_string()),
             Ok(Some(Way::Http1(connection))) => {
+                let ending = Ending::new(self.worker.drain.clone(), connection.expires);
                 let (io, requests) = self.requests(connection);
-                h1::server::serve(io, &requests, self.worker.drain.clone()).await.map_err(|e| e.to_string())
+                h1::server::serve(io, &requests, ending).await.map_err(|e| e.to_string())
             }
             Ok(Some(Way::Http2(connection))) => {
+                let ending = Ending::new(self.worker.drain.clone(), connection.expires);
                 let (io, requests) = self.requests(connection);
-                Box::pin(h2::server::serve(io, Rc::new(requests), &self.http2, self.worker.drain.clone()))
-                    .await
-                    .map_err(|e| e.to_string())
+                Box::pin(h2::server::serve(io, Rc::new(requests), &self.http2, ending)).await.map_err(|e| e.to_string())
             }
             Ok(None) => Ok(()),
             Err(fault) => Err(fault.to_string()),

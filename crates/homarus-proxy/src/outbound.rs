@@ -10,7 +10,7 @@ use crate::{
     detect::{self, First, http::Verdict},
     fault::Fault,
     forward::copy,
-    http::{h1, h2},
+    http::{Ending, h1, h2},
     io::Io,
     route::{Backend, Opaque},
     worker::Worker,
@@ -60,11 +60,13 @@ impl Outbound {
             Ok(Some(Way::Copy(client, server))) => copy::both(client, server).await.map_err(|e| e.to_string()),
             Ok(Some(Way::Http1(io))) => {
                 let requests = Requests::new(&self.worker, &destination, client.ip());
-                h1::server::serve(io, &requests, self.worker.drain.clone()).await.map_err(|e| e.to_string())
+                h1::server::serve(io, &requests, Ending::new(self.worker.drain.clone(), None)).await.map_err(|e| e.to_string())
             }
             Ok(Some(Way::Http2(io))) => {
                 let requests = Rc::new(Requests::new(&self.worker, &destination, client.ip()));
-                Box::pin(h2::server::serve(io, requests, &self.http2, self.worker.drain.clone())).await.map_err(|e| e.to_string())
+                Box::pin(h2::server::serve(io, requests, &self.http2, Ending::new(self.worker.drain.clone(), None)))
+                    .await
+                    .map_err(|e| e.to_string())
             }
             Ok(None) => Ok(()),
             Err(fault) => {

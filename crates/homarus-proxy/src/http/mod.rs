@@ -20,6 +20,8 @@ pub use body::{Again, Body, BodyError, Frame};
 
 use crate::io::Io;
 use ::http::{StatusCode, Version};
+use homarus_daemon::drain::Drain;
+use std::time::SystemTime;
 
 /// The head of a request.
 pub type RequestHead = ::http::request::Parts;
@@ -82,6 +84,33 @@ impl Tally for () {
     fn data(&mut self, _: usize) {}
     fn complete(&mut self, _: Option<&::http::HeaderMap>) {}
     fn failed(&mut self, _: &BodyError) {}
+}
+
+/// When a server's connection has to end: politely, after what is under way.
+#[derive(Clone)]
+pub struct Ending {
+    drain: Drain,
+    expires: Option<SystemTime>,
+}
+
+impl Ending {
+    /// When the process does, or when the peer's certificate ends: no connection outlives that.
+    pub fn new(drain: Drain, expires: Option<SystemTime>) -> Self {
+        Self { drain, expires }
+    }
+
+    /// Resolves when the connection has to end.
+    pub async fn comes(&mut self) {
+        tokio::select! {
+            () = self.drain.signaled() => {}
+            () = crate::secure::expiry(self.expires) => {}
+        }
+    }
+
+    /// Whether the connection has to end.
+    pub fn has_come(&self) -> bool {
+        self.drain.is_signaled() || self.expires.is_some_and(|at| at <= SystemTime::now())
+    }
 }
 
 /// Why a server connection ended otherwise than by its client's or our own wish.

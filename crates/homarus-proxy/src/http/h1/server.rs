@@ -11,11 +11,10 @@ use super::{
 };
 use crate::{
     forward::copy,
-    http::{Body, BodyError, Frame, Handler, Request, Response, ServeError, Tally},
+    http::{Body, BodyError, Ending, Frame, Handler, Request, Response, ServeError, Tally},
     io::Io,
     net,
 };
-use homarus_daemon::drain::Drain;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use std::{
     cell::RefCell,
@@ -58,22 +57,22 @@ enum Next {
     Tunnel(Conn, Io),
 }
 
-/// Serves a connection until its client or the drain ends it.
-pub async fn serve<H: Handler>(io: Io, handler: &H, mut drain: Drain) -> Result<(), ServeError> {
+/// Serves a connection until its client or its ending ends it.
+pub async fn serve<H: Handler>(io: Io, handler: &H, mut ending: Ending) -> Result<(), ServeError> {
     let mut conn = Conn::new(io);
     loop {
         if conn.input().is_empty() {
             let go_on = tokio::select! {
                 biased;
                 () = poll_fn(|cx| conn.io.poll_readable(cx)) => true,
-                () = drain.signaled() => false,
+                () = ending.comes() => false,
             };
             if !go_on {
                 return finish(conn).await;
             }
         }
         // Boxed, so that a parked connection is small.
-        match Box::pin(exchange(conn, handler, &drain)).await? {
+        match Box::pin(exchange(conn, handler, &ending)).await? {
             None => return Ok(()),
             Some(Next::Request(next)) => conn = next,
             Some(Next::Close(conn)) => return finish(conn).await,
@@ -109,7 +108,7 @@ async fn linger(mut conn: Conn) -> Result<(), ServeError> {
 }
 
 /// One request and its response; none: the client has gone.
-async fn exchange<H: Handler>(mut conn: Conn, handler: &H, drain: &Drain) -> Result<Option<Next>, ServeError> {
+async fn exchange<H: Handler>(mut conn: Conn, handler: &H, ending: &Ending) -> Result<Option<Next>, ServeError> {
     let read = net::timeout(HEAD_TIMEOUT, poll_fn(|cx| conn.poll_head(cx, head::parse_request))).await;
     let parsed = match read {
         Some(Ok(Some(parsed))) => parsed,
@@ -133,7 +132,7 @@ async fn exchange<H: Handler>(mut conn: Conn, handler: &H, drain: &Drain) -> Res
         response = handler.handle(Request { head, body }) => response,
         () = poll_fn(|cx| poll_left(&shared, cx)) => return Ok(None),
     };
-    respond(&shared, response, &asked, drain).await
+    respond(&shared, response, &asked, ending).await
 }
 
 /// What a request says of how its response has to look.
@@ -173,7 +172,7 @@ async fn respond<T: Tally>(
     shared: &Shared,
     mut response: Response<T>,
     asked: &Asked,
-    drain: &Drain,
+    ending: &Ending,
 ) -> Result<Option<Next>, ServeError> {
     if let Some(other) = response.upgrade.take().filter(|_| asked.wants_upgrade) {
         return tunnel(shared, response, other).await;
@@ -182,7 +181,7 @@ async fn respond<T: Tally>(
     let close = response.close
         || !asked.keep_alive
         || framing == Framing::UntilEnd
-        || drain.is_signaled()
+        || ending.has_come()
         || shared.borrow().decoder.remaining().is_some_and(|left| left > DISCARD_BYTES);
     take_conn(shared)?.put_head(|out| head::write_response(out, &response.head, asked.version, framing, close))?;
     let mut sending = Sending::new(response.body, framing);

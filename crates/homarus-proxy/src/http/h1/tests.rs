@@ -10,7 +10,7 @@ use super::{
     server,
 };
 use crate::{
-    http::{Body, Frame, Handler, Request, RequestHead, Response},
+    http::{Body, Ending, Frame, Handler, Request, RequestHead, Response},
     io::Io,
     net::{TcpListener, TcpStream},
 };
@@ -236,7 +236,7 @@ async fn serve_echo() -> (std::net::SocketAddr, impl Drop) {
     tokio::task::spawn_local(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let drain = drain.clone();
-            tokio::task::spawn_local(async move { server::serve(Io::from(tcp), &Echo, drain).await });
+            tokio::task::spawn_local(async move { server::serve(Io::from(tcp), &Echo, Ending::new(drain, None)).await });
         }
     });
     (addr, Ends(Some(signal)))

@@ -2,20 +2,19 @@
 
 use super::{Incoming, MAX_HEADER_LIST_BYTES, Sending, Sent, Settings};
 use crate::{
-    http::{Body, Handler, Request, Response, ServeError, Tally},
+    http::{Body, Ending, Handler, Request, Response, ServeError, Tally},
     io::Io,
     net,
 };
 use ::h2::{Reason, RecvStream, server::SendResponse};
 use bytes::Bytes;
-use homarus_daemon::drain::Drain;
 use std::{cell::Cell, future::poll_fn, rc::Rc, time::Duration};
 
 /// How long a client may take over its preface and settings.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves a connection until its client or the drain ends it. Requests are handled side by side.
-pub async fn serve<H: Handler>(io: Io, handler: Rc<H>, settings: &Settings, mut drain: Drain) -> Result<(), ServeError> {
+/// Serves a connection until its client or its ending ends it. Requests are handled side by side.
+pub async fn serve<H: Handler>(io: Io, handler: Rc<H>, settings: &Settings, mut ending: Ending) -> Result<(), ServeError> {
     let mut connection = match net::timeout(PREFACE_TIMEOUT, builder(settings).handshake::<_, Bytes>(io)).await {
         Some(connected) => connected?,
         None => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
@@ -31,19 +30,20 @@ pub async fn serve<H: Handler>(io: Io, handler: Rc<H>, settings: &Settings, mut 
     });
     // A response may ask for the end of the client's connection.
     let closing = Rc::new(tokio::sync::Notify::new());
-    let mut ending = false;
+    let mut closing_down = false;
+    let mut ended = Box::pin(async move { ending.comes().await });
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = connection.accept() => accepted,
-            () = closing.notified(), if !ending => {
+            () = closing.notified(), if !closing_down => {
                 connection.graceful_shutdown();
-                ending = true;
+                closing_down = true;
                 continue;
             }
-            () = drain.signaled(), if !ending => {
+            () = &mut ended, if !closing_down => {
                 connection.graceful_shutdown();
-                ending = true;
+                closing_down = true;
                 continue;
             }
             () = &mut gone => return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "client answers no ping").into()),
