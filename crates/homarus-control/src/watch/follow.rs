@@ -51,8 +51,13 @@ impl Metrics {
 }
 
 pub(super) struct Follower {
-    source: Source,
     client: Client,
+    account: Account,
+}
+
+/// What was said of a kind so far.
+struct Account {
+    source: Source,
     news: mpsc::Sender<News>,
     gate: Gate,
     metrics: Metrics,
@@ -73,8 +78,7 @@ enum Ended {
 
 impl Follower {
     pub(super) fn new(source: Source, client: Client, news: mpsc::Sender<News>, gate: Gate, metrics: Metrics) -> Self {
-        let labels = Labels { kind: source.resource.kind.clone() };
-        Self { source, client, news, gate, metrics, labels, known: HashSet::new(), listed: HashSet::new() }
+        Self { client, account: Account::new(source, news, gate, metrics) }
     }
 
     pub(super) async fn run(mut self) {
@@ -83,15 +87,10 @@ impl Follower {
             match self.watch().await {
                 Ended::Gone => return,
                 Ended::NotServed => {
-                    if !told {
+                    if !std::mem::replace(&mut told, true) {
                         self.tell_not_served();
-                        told = true;
                     }
-                    let forgotten: Vec<_> = self.known.drain().collect();
-                    for id in forgotten {
-                        let _ = self.say(News::Change(Change::Delete(self.source.kind, id))).await;
-                    }
-                    if self.source.optional && self.say(News::Complete(self.gate.clone())).await.is_err() {
+                    if self.account.forget().await.is_err() {
                         return;
                     }
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -101,7 +100,7 @@ impl Follower {
     }
 
     fn tell_not_served(&self) {
-        let kind = &self.source;
+        let kind = &self.account.source;
         if kind.optional {
             info!(%kind, "the API server doesn't serve this kind; it is looked for again later");
         } else {
@@ -110,10 +109,10 @@ impl Follower {
     }
 
     async fn watch(&mut self) -> Ended {
-        let (client, resource) = (self.client.clone(), &self.source.resource);
+        let (client, resource) = (self.client.clone(), &self.account.source.resource);
         let config = watcher::Config::default().page_size(PAGE);
-        let config = self.source.labels.iter().fold(config, |config, labels| config.labels(labels));
-        if self.source.metadata_only {
+        let config = self.account.source.labels.iter().fold(config, |config, labels| config.labels(labels));
+        if self.account.source.metadata_only {
             let only = |partial: PartialObjectMeta<DynamicObject>| (partial.metadata, Value::Null);
             let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, resource);
             self.follow(watcher(api, config).default_backoff(), only).await
@@ -131,12 +130,10 @@ impl Follower {
         tokio::pin!(events);
         while let Some(event) = events.next().await {
             let taken = match event {
-                Ok(event) => self.take(event, &parts).await,
+                Ok(event) => self.account.take(event, &parts).await,
                 Err(error) if is_not_served(&error) => return Ended::NotServed,
                 Err(error) => {
-                    self.metrics.errors.get_or_create(&self.labels).inc();
-                    let remedy = if is_forbidden(&error) { "check the controller's ClusterRole" } else { "it is tried again" };
-                    warn!(kind = %self.source, %error, remedy, "a watch failed");
+                    self.account.failed(&error);
                     Ok(())
                 }
             };
@@ -145,6 +142,31 @@ impl Follower {
             }
         }
         Ended::Gone
+    }
+}
+
+impl Account {
+    fn new(source: Source, news: mpsc::Sender<News>, gate: Gate, metrics: Metrics) -> Self {
+        let labels = Labels { kind: source.resource.kind.clone() };
+        Self { source, news, gate, metrics, labels, known: HashSet::new(), listed: HashSet::new() }
+    }
+
+    fn failed(&self, error: &watcher::Error) {
+        self.metrics.errors.get_or_create(&self.labels).inc();
+        let remedy = if is_forbidden(error) { "check the controller's ClusterRole" } else { "it is tried again" };
+        warn!(kind = %self.source, %error, remedy, "a watch failed");
+    }
+
+    /// The kind isn't served any more: there are no such objects. A kind that may be absent is complete with that.
+    async fn forget(&mut self) -> Result<(), Gone> {
+        let forgotten: Vec<_> = self.known.iter().cloned().collect();
+        for id in forgotten {
+            self.delete(id).await?;
+        }
+        match self.source.optional {
+            true => self.say(News::Complete(self.gate.clone())).await,
+            false => Ok(()),
+        }
     }
 
     async fn take<K>(&mut self, event: Event<K>, parts: &impl Fn(K) -> (ObjectMeta, Value)) -> Result<(), Gone> {
@@ -233,5 +255,94 @@ fn meta(from: ObjectMeta) -> Meta {
         creation_timestamp: from.creation_timestamp.map(|time| time.0.to_string()),
         deletion_timestamp: from.deletion_timestamp.map(|time| time.0.to_string()),
         owner_references: owners.map(|owner| OwnerRef { kind: owner.kind, name: owner.name.into() }).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::watch::{kinds, news};
+    use homarus_daemon::Readiness;
+    use homarus_model::facts::{Fact, Kind};
+    use serde_json::json;
+
+    /// A Server of this name on this port; 0 can't be read.
+    fn server(name: &str, port: u16) -> DynamicObject {
+        let object = json!({
+            "metadata": { "name": name, "namespace": "ns" },
+            "spec": { "podSelector": {}, "port": port },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    struct Told {
+        account: Account,
+        news: mpsc::Receiver<News>,
+        readiness: Readiness,
+    }
+
+    impl Told {
+        fn new() -> Self {
+            let source = kinds::of_policy().into_iter().find(|source| source.kind == Kind::Server).unwrap();
+            let (sender, receiver) = news();
+            let readiness = Readiness::default();
+            let gate = readiness.gate("servers");
+            Self { account: Account::new(source, sender, gate, Metrics::default()), news: receiver, readiness }
+        }
+
+        /// What is said of an event: `+name` and `-name`, `!` when all is said.
+        async fn hear(&mut self, event: Event<DynamicObject>) -> String {
+            assert!(self.account.take(event, &|object: DynamicObject| (object.metadata, object.data)).await.is_ok());
+            let mut heard = String::new();
+            while let Ok(news) = self.news.try_recv() {
+                heard += &match news {
+                    News::Change(Change::Apply(fact)) => format!("+{}", Fact::id(&fact).name),
+                    News::Change(Change::Delete(_, id)) => format!("-{}", id.name),
+                    News::Complete(gate) => {
+                        gate.open();
+                        "!".into()
+                    }
+                };
+            }
+            heard
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_state_that_could_be_read_stays() {
+        let mut told = Told::new();
+        assert_eq!(told.hear(Event::Apply(server("a", 80))).await, "+a");
+        assert_eq!(told.hear(Event::Apply(server("a", 0))).await, "");
+        assert_eq!(told.hear(Event::Apply(server("never", 0))).await, "");
+        // Also when everything is listed again.
+        assert_eq!(told.hear(Event::Init).await, "");
+        assert_eq!(told.hear(Event::InitApply(server("a", 0))).await, "");
+        assert_eq!(told.hear(Event::InitDone).await, "!");
+        assert_eq!(told.hear(Event::Delete(server("a", 0))).await, "-a");
+    }
+
+    #[tokio::test]
+    async fn what_a_new_list_lacks_is_gone() {
+        let mut told = Told::new();
+        for event in [Event::Init, Event::InitApply(server("a", 1)), Event::InitApply(server("b", 2))] {
+            told.hear(event).await;
+        }
+        assert_eq!(told.readiness.waiting_for(), ["servers"]);
+        assert_eq!(told.hear(Event::InitDone).await, "!");
+        assert!(told.readiness.waiting_for().is_empty());
+        told.hear(Event::Init).await;
+        assert_eq!(told.hear(Event::InitApply(server("b", 3))).await, "+b");
+        assert_eq!(told.hear(Event::InitDone).await, "-a!");
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_goes_takes_its_objects_along() {
+        let mut told = Told::new();
+        told.hear(Event::Apply(server("a", 1))).await;
+        assert!(told.account.forget().await.is_ok());
+        assert!(matches!(told.news.try_recv(), Ok(News::Change(Change::Delete(Kind::Server, _)))));
+        // A kind that has to be there isn't complete without.
+        assert!(told.news.try_recv().is_err());
     }
 }
