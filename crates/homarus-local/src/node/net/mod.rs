@@ -24,6 +24,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Service;
@@ -37,6 +38,9 @@ use rules::Ruleset;
 const MTU: u32 = 1500;
 const UPLINK: &str = "up";
 const POD_INTERFACE: &str = "eth0";
+/// What a killed node had is gone after so long at most, and looked for so often.
+const LEFTOVERS_GO: Duration = Duration::from_secs(2);
+const LEFTOVERS_LOOK: Duration = Duration::from_millis(20);
 /// The label that ties an EndpointSlice to its Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -125,18 +129,16 @@ impl Network {
         if config.pods.prefix_len() > 28 {
             return Err(NetworkError::TooSmall(config.pods));
         }
-        let net = sys::new_net().map_err(kernel("making a network namespace"))?;
-        link::add_veth(&config.interface, UPLINK, MTU, &net).map_err(|error| {
-            if error.kind() == io::ErrorKind::AlreadyExists {
-                NetworkError::Taken(config.interface.clone())
-            } else {
-                kernel("making the link to the machine")(error)
+        let begun = Instant::now();
+        let (net, masquerade) = loop {
+            match build(&config) {
+                // The kernel takes a moment to clear away what a killed node had.
+                Err(NetworkError::Taken(_) | NetworkError::Clash(_)) if begun.elapsed() < LEFTOVERS_GO => {
+                    std::thread::sleep(LEFTOVERS_LOOK);
+                }
+                built => break built?,
             }
-        })?;
-        let built = inside(&net, &config).and_then(|()| outside(&config));
-        let masquerade = built.inspect_err(|_| {
-            let _ = link::remove(&config.interface);
-        })?;
+        };
         Ok(Self(Arc::new(Inner {
             addresses: Mutex::new(Addresses::new(config.pods)),
             applied: Mutex::new(None),
@@ -255,6 +257,20 @@ fn gateway(config: &NetworkConfig) -> Ipv4Addr {
 
 fn machine(config: &NetworkConfig) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(config.pods.network()) + 2)
+}
+
+/// The namespace and the link to the machine; nothing is left when it fails.
+fn build(config: &NetworkConfig) -> Result<(OwnedFd, nft::Masquerade), NetworkError> {
+    let net = sys::new_net().map_err(kernel("making a network namespace"))?;
+    link::add_veth(&config.interface, UPLINK, MTU, &net).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => NetworkError::Taken(config.interface.clone()),
+        _ => kernel("making the link to the machine")(error),
+    })?;
+    let built = inside(&net, config).and_then(|()| outside(config));
+    let masquerade = built.inspect_err(|_| {
+        let _ = link::remove(&config.interface);
+    })?;
+    Ok((net, masquerade))
 }
 
 /// The node's namespace: it forwards, and it is the gateway.
