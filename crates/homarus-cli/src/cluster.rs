@@ -67,8 +67,7 @@ fn control_plane_ns(globals: &Globals) -> String {
 }
 
 async fn find(globals: &Globals) -> Result<Config, Failure> {
-    let options =
-        KubeConfigOptions { context: globals.context.clone(), cluster: None, user: None };
+    let options = KubeConfigOptions { context: globals.context.clone(), cluster: None, user: None };
     if let Some(path) = &globals.kubeconfig {
         let file = Kubeconfig::read_from(path).map_err(|error| unusable(&causes(&error)))?;
         return Config::from_custom_kubeconfig(file, &options).await.map_err(|error| unusable(&causes(&error)));

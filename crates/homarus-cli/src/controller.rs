@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn commands_are_not_controllers() {
-        for line in ["identity web-0", "identity -n emojivoto web-0", "identity -lapp=web", "identity --selector app", "check", ""] {
+        for line in ["identity web-0", "identity -n emojivoto web-0", "identity -lapp=web", "identity --selector app", "check", ""]
+        {
             assert_eq!(asked("linkerd", line), None, "{line}");
         }
     }

@@ -94,8 +94,10 @@ fn extension(name: &str, words: &[OsString]) -> Outcome {
             Some(code) => format!("exit status {code}"),
             None => status.to_string(),
         })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::usage(format!("unknown command {name:?} for \"homarus\""))
-            .remedy("Run 'homarus --help' for the commands there are.")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::usage(format!("unknown command {name:?} for \"homarus\""))
+                .remedy("Run 'homarus --help' for the commands there are."))
+        }
         Err(error) => Err(Failure::new(format!("cannot run {program}: {error}"))),
     }
 }

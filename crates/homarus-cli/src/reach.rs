@@ -127,9 +127,8 @@ impl Admin {
                 Err(self.broken(&format!("status {status}")))
             }
         };
-        let page = timeout(ANSWER_TIMEOUT, answer)
-            .await
-            .map_err(|_| ReachError::Silent { pod: self.pod.clone(), port: self.port })??;
+        let page =
+            timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| ReachError::Silent { pod: self.pod.clone(), port: self.port })??;
         self.connection = Some(sender);
         Ok(page)
     }

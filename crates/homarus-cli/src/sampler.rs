@@ -1,9 +1,11 @@
 //! The proxies of some pods, asked for their metrics again and again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube::Client;
+use tokio::time::Instant;
 
 use crate::metrics::{Delta, Page};
 use crate::reach::{Admin, ReachError, proxy_admin_port};
@@ -15,22 +17,32 @@ const AT_ONCE: usize = 32;
 /// A pod among all pods.
 pub type PodKey = (String, String);
 
-/// What proxies count, as two rounds of asking tell it.
+/// What proxies count, as rounds of asking tell it.
 pub struct Sampler {
     client: Client,
+    rounds: usize,
+    times: VecDeque<Instant>,
     proxies: HashMap<PodKey, Proxy>,
 }
 
 struct Proxy {
     admin: Admin,
-    before: Option<Page>,
-    after: Option<Page>,
+    port: u16,
+    /// The oldest first; none for a round in which it didn't answer.
+    pages: VecDeque<Option<Page>>,
 }
 
 impl Sampler {
-    /// Nothing is asked yet.
-    pub fn new(client: &Client) -> Self {
-        Self { client: client.clone(), proxies: HashMap::new() }
+    /// Nothing is asked yet. The difference between the last round and the one this many before it is what counts; until
+    /// there are so many, the first.
+    pub fn new(client: &Client, rounds: usize) -> Self {
+        Self { client: client.clone(), rounds: rounds.max(1), times: VecDeque::new(), proxies: HashMap::new() }
+    }
+
+    /// How far apart the rounds are that count; none until there are two.
+    pub fn elapsed(&self) -> Option<Duration> {
+        let (first, last) = (self.times.front()?, self.times.back()?);
+        (self.times.len() > 1).then(|| *last - *first)
     }
 
     /// Asks the proxies of these pods; forgets those of others. Answers who could not be asked, and why.
@@ -40,8 +52,8 @@ impl Sampler {
         for member in members.into_iter().filter(|member| member.has_running_proxy()) {
             let key = (member.namespace.clone(), member.name.clone());
             let proxy = known.remove(&key).or_else(|| {
-                let admin = Admin::new(&self.client, &member.pod, proxy_admin_port(&member.pod)?);
-                Some(Proxy { admin, before: None, after: None })
+                let port = proxy_admin_port(&member.pod)?;
+                Some(Proxy { admin: Admin::new(&self.client, &member.pod, port), port, pages: VecDeque::new() })
             });
             proxies.extend(proxy.map(|proxy| (key, proxy)));
         }
@@ -51,19 +63,26 @@ impl Sampler {
         });
         let mut failures = Vec::new();
         for (key, mut proxy, answer) in asked.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
-            proxy.before = proxy.after.take();
-            match answer {
-                Ok(page) => proxy.after = Some(Page::read(&page)),
-                Err(error) => failures.push(error),
-            }
+            let page = answer.map_err(|error| failures.push(error)).ok();
+            remember(&mut proxy.pages, page.map(|page| Page::read(&page, proxy.port)), self.rounds);
             self.proxies.insert(key, proxy);
         }
+        remember(&mut self.times, Instant::now(), self.rounds);
         failures
     }
 
-    /// What a pod's proxy counted between the last two rounds; nothing unless it answered in both.
+    /// What a pod's proxy counted between the rounds that count; nothing unless it answered in the last and one before.
     pub fn delta(&self, namespace: &str, name: &str) -> Option<Delta<'_>> {
         let proxy = self.proxies.get(&(namespace.to_owned(), name.to_owned()))?;
-        Some(proxy.after.as_ref()?.since(proxy.before.as_ref()?))
+        let last = proxy.pages.len().checked_sub(1)?;
+        let first = proxy.pages.iter().position(Option::is_some).filter(|first| *first < last)?;
+        Some(proxy.pages[last].as_ref()?.since(proxy.pages[first].as_ref()?))
+    }
+}
+
+fn remember<T>(queue: &mut VecDeque<T>, new: T, rounds: usize) {
+    queue.push_back(new);
+    while queue.len() > rounds + 1 {
+        queue.pop_front();
     }
 }

@@ -217,7 +217,9 @@ pub(super) async fn validating_webhooks(facts: &Facts) -> Answer {
 pub(super) async fn init_as_root(facts: &Facts) -> Answer {
     let values = facts.values().await?;
     let is = |path: [&str; 2]| values.get(path[0]).and_then(|value| value.get(path[1])).and_then(serde_yaml_ng::Value::as_bool);
-    if is(["proxyInit", "runAsRoot"]) == Some(true) || values.get("cniEnabled").and_then(serde_yaml_ng::Value::as_bool) == Some(true) {
+    if is(["proxyInit", "runAsRoot"]) == Some(true)
+        || values.get("cniEnabled").and_then(serde_yaml_ng::Value::as_bool) == Some(true)
+    {
         return Ok(Pass::Skip);
     }
     let nodes: Api<Node> = Api::all(facts.client()?);
@@ -227,8 +229,11 @@ pub(super) async fn init_as_root(facts: &Facts) -> Answer {
     });
     match docker {
         false => Ok(Pass::Yes),
-        true => Err(Problem("there are nodes using the docker container runtime and proxy-init container must run as root user.\n\
-             try installing linkerd via --set proxyInit.runAsRoot=true".to_owned())),
+        true => Err(Problem(
+            "there are nodes using the docker container runtime and proxy-init container must run as root user.\n\
+             try installing linkerd via --set proxyInit.runAsRoot=true"
+                .to_owned(),
+        )),
     }
 }
 

@@ -50,7 +50,8 @@ fn misplaced_labels(labels: &BTreeMap<String, String>) -> Vec<&str> {
 fn misplaced<K: ResourceExt>(objects: &[K]) -> Vec<String> {
     let found = objects.iter().filter_map(|object| {
         let labels = misplaced_labels(object.labels());
-        (!labels.is_empty()).then(|| format!("{}/{}: {}", object.namespace().unwrap_or_default(), object.name_any(), labels.join(", ")))
+        (!labels.is_empty())
+            .then(|| format!("{}/{}: {}", object.namespace().unwrap_or_default(), object.name_any(), labels.join(", ")))
     });
     found.collect()
 }
@@ -68,8 +69,9 @@ pub(super) async fn service_labels(facts: &Facts) -> Answer {
 pub(super) async fn service_annotations(facts: &Facts) -> Answer {
     let services: Vec<Service> = workloads::list(&facts.client()?, facts.namespace.as_deref(), None).await?;
     let wrong = services.iter().filter(|service| service.annotations().contains_key("mirror.linkerd.io/exported"));
-    let wrong: Vec<_> =
-        wrong.map(|service| format!("{}/{}: mirror.linkerd.io/exported", service.namespace().unwrap_or_default(), service.name_any())).collect();
+    let wrong: Vec<_> = wrong
+        .map(|service| format!("{}/{}: mirror.linkerd.io/exported", service.namespace().unwrap_or_default(), service.name_any()))
+        .collect();
     unless_empty("Some annotations on data plane services should be labels:", &wrong)
 }
 

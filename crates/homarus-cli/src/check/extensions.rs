@@ -104,7 +104,10 @@ async fn check(name: &str, program: &PathBuf, facts: &Facts, args: &Args) -> Vec
         Ok(Ok(output)) => match read(&output.stdout) {
             Some(categories) => return categories,
             None if !output.stderr.is_empty() => String::from_utf8_lossy(&output.stderr).into_owned(),
-            None => format!("invalid extension check output from \"{name}\" (JSON object expected):\n{}", String::from_utf8_lossy(&output.stdout)),
+            None => format!(
+                "invalid extension check output from \"{name}\" (JSON object expected):\n{}",
+                String::from_utf8_lossy(&output.stdout)
+            ),
         },
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {} seconds", limit.as_secs()),

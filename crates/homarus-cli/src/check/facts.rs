@@ -72,7 +72,8 @@ pub(super) struct Facts {
 impl Facts {
     pub(super) fn new(cluster: Result<Cluster, Failure>, globals: &Globals, args: &Args) -> Self {
         let control_plane_ns = cluster.as_ref().map_or_else(|_| globals.linkerd_namespace.clone(), |c| c.control_plane_ns.clone());
-        let version = args.cli_version_override.clone().or_else(|| args.expected_version.clone()).unwrap_or_else(crate::version::ours);
+        let version =
+            args.cli_version_override.clone().or_else(|| args.expected_version.clone()).unwrap_or_else(crate::version::ours);
         let cluster = cluster.map_err(|failure| failure.to_string());
         Self { cluster, control_plane_ns, namespace: args.namespace.clone(), version }
     }

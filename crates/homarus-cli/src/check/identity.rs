@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use homarus_identity::{Certificate, Issuer, TrustAnchors};
 use homarus_identity::issuer::Validity;
+use homarus_identity::{Certificate, Issuer, TrustAnchors};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{Api, ResourceExt};
@@ -78,7 +78,9 @@ fn crypto_problem(certificate: &Certificate) -> Option<String> {
     };
     match parsed.public_key().parsed() {
         Ok(PublicKey::EC(point)) if matches!(point.key_size(), 256 | 384) => None,
-        Ok(PublicKey::EC(point)) => Some(format!("must use P-256 or P-384 for public key, instead a curve of {} bits was used", point.key_size())),
+        Ok(PublicKey::EC(point)) => {
+            Some(format!("must use P-256 or P-384 for public key, instead a curve of {} bits was used", point.key_size()))
+        }
         Ok(PublicKey::RSA(key)) if (2048..=8192).contains(&key.key_size()) => None,
         Ok(PublicKey::RSA(key)) => Some(format!("must use RSA of at least 2048 bits, instead {} bits were used", key.key_size())),
         _ => Some("must use ECDSA or RSA for public key".to_owned()),
@@ -87,7 +89,8 @@ fn crypto_problem(certificate: &Certificate) -> Option<String> {
 
 pub(super) async fn anchors_crypto(facts: &Facts) -> Answer {
     let material = material(facts).await?;
-    let bad = material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), crypto_problem(anchor)?)));
+    let bad =
+        material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), crypto_problem(anchor)?)));
     unless_empty("Invalid trustAnchors:", &bad.collect::<Vec<_>>())
 }
 
@@ -109,7 +112,8 @@ pub(super) fn lasting_problem(certificate: &Certificate, now: SystemTime) -> Opt
 
 async fn anchors_with(facts: &Facts, head: &str, problem: fn(&Certificate, SystemTime) -> Option<String>) -> Answer {
     let (material, now) = (material(facts).await?, SystemTime::now());
-    let bad = material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), problem(anchor, now)?)));
+    let bad =
+        material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), problem(anchor, now)?)));
     unless_empty(head, &bad.collect::<Vec<_>>())
 }
 

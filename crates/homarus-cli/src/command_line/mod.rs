@@ -12,7 +12,12 @@ pub use words::{Line, sort};
 
 /// A service mesh in one program.
 #[derive(Debug, Parser)]
-#[command(name = "homarus", about = "homarus manages the Homarus service mesh.", disable_version_flag = true, arg_required_else_help = false)]
+#[command(
+    name = "homarus",
+    about = "homarus manages the Homarus service mesh.",
+    disable_version_flag = true,
+    arg_required_else_help = false
+)]
 pub struct Cli {
     /// What applies to every command.
     #[command(flatten)]

@@ -119,7 +119,10 @@ mod tests {
     #[test]
     fn flags_may_come_before_the_command() {
         check("-n emojivoto check --proxy", "check -n emojivoto --proxy");
-        check("--context=X --api-addr a:1 diagnostics -o json endpoints web:80", "diagnostics endpoints --context=X --api-addr a:1 -o json web:80");
+        check(
+            "--context=X --api-addr a:1 diagnostics -o json endpoints web:80",
+            "diagnostics endpoints --context=X --api-addr a:1 -o json web:80",
+        );
         check("--verbose check", "check --verbose");
         check("dg ep a b", "dg ep a b");
         check("stat deploy check", "stat deploy check");

@@ -36,14 +36,16 @@ pub(super) async fn controllers(cluster: &Cluster, wait: Duration, output: Outpu
         return Err(Failure::new(format!("no running pods in namespace {:?}", cluster.control_plane_ns))
             .remedy("`homarus check` tells what is wrong with the control plane."));
     }
-    let asked = pods.iter().flat_map(|pod| admin_ports(pod).into_iter().map(move |port| (pod, port))).map(|(pod, (container, port))| async move {
-        let mut admin = Admin::new(&cluster.client, pod, port);
-        let text = match timeout_at(deadline, admin.page("/metrics")).await {
-            Ok(page) => page.map_err(|error| error.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
-        };
-        Page { pod: pod.name_any(), container: Some(container), text }
-    });
+    let asked = pods.iter().flat_map(|pod| admin_ports(pod).into_iter().map(move |port| (pod, port))).map(
+        |(pod, (container, port))| async move {
+            let mut admin = Admin::new(&cluster.client, pod, port);
+            let text = match timeout_at(deadline, admin.page("/metrics")).await {
+                Ok(page) => page.map_err(|error| error.to_string()),
+                Err(_) => Err("no answer in time".to_owned()),
+            };
+            Page { pod: pod.name_any(), container: Some(container), text }
+        },
+    );
     write(&futures::future::join_all(asked).await, output)?;
     Ok(Exit::Ok)
 }

@@ -37,14 +37,7 @@ impl Target {
 }
 
 /// Asks and prints.
-pub(super) async fn run(
-    channel: Channel,
-    target: &Target,
-    namespace: &str,
-    port: u16,
-    token: &str,
-    output: Manifests,
-) -> Outcome {
+pub(super) async fn run(channel: Channel, target: &Target, namespace: &str, port: u16, token: &str, output: Manifests) -> Outcome {
     let asked = timeout(ANSWER_TIMEOUT, ask(channel, target, namespace, port, token));
     let json = asked.await.map_err(|_| Failure::new("Policy API error: no answer"))??;
     terminal::print(&match output {

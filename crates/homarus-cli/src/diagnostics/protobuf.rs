@@ -76,7 +76,10 @@ fn insert(object: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth:
         object.entry(field.name).or_insert_with(|| json!({})).as_object_mut()?.insert(entry.0, entry.1.into());
         return Some(());
     }
-    if field.list && is_number(field.kind) && let Wire::Bytes(mut packed) = wire {
+    if field.list
+        && is_number(field.kind)
+        && let Wire::Bytes(mut packed) = wire
+    {
         let list = object.entry(field.name).or_insert_with(|| json!([])).as_array_mut()?;
         while !packed.is_empty() {
             list.push(number(field.kind, varint(&mut packed)?));
@@ -241,7 +244,9 @@ mod tests {
         use outbound::proxy_protocol::{Detect, Http1, Kind};
         let http1 = Http1 { failure_accrual: Some(outbound::FailureAccrual::default()), ..Default::default() };
         let policy = outbound::OutboundPolicy {
-            protocol: Some(outbound::ProxyProtocol { kind: Some(Kind::Detect(Detect { http1: Some(http1), ..Default::default() })) }),
+            protocol: Some(outbound::ProxyProtocol {
+                kind: Some(Kind::Detect(Detect { http1: Some(http1), ..Default::default() })),
+            }),
             ..Default::default()
         };
         let json = to_json("outbound.OutboundPolicy", &policy.encode_to_vec()).unwrap();

@@ -59,7 +59,10 @@ impl<'a> Dump<'a> {
 
     fn public_key(&self) -> String {
         let info = self.0.public_key();
-        let mut text = format!("        Subject Public Key Info:\n            Public Key Algorithm: {}\n", algorithm(&info.algorithm.algorithm));
+        let mut text = format!(
+            "        Subject Public Key Info:\n            Public Key Algorithm: {}\n",
+            algorithm(&info.algorithm.algorithm)
+        );
         match info.parsed() {
             Ok(PublicKey::EC(point)) => {
                 text += &format!("                Public-Key: ({} bit)\n                pub:\n", point.key_size());
@@ -125,8 +128,12 @@ fn extension(extension: &X509Extension<'_>) -> String {
     let (name, value) = match extension.parsed_extension() {
         ParsedExtension::KeyUsage(usage) => ("X509v3 Key Usage", usages(&usage.to_string())),
         ParsedExtension::ExtendedKeyUsage(usage) => {
-            let words = [("TLS Web Server Authentication", usage.server_auth), ("TLS Web Client Authentication", usage.client_auth)];
-            ("X509v3 Extended Key Usage", words.into_iter().filter(|(_, is)| *is).map(|(word, _)| word).collect::<Vec<_>>().join(", "))
+            let words =
+                [("TLS Web Server Authentication", usage.server_auth), ("TLS Web Client Authentication", usage.client_auth)];
+            (
+                "X509v3 Extended Key Usage",
+                words.into_iter().filter(|(_, is)| *is).map(|(word, _)| word).collect::<Vec<_>>().join(", "),
+            )
         }
         ParsedExtension::BasicConstraints(constraints) => {
             ("X509v3 Basic Constraints", format!("CA:{}", if constraints.ca { "TRUE" } else { "FALSE" }))
@@ -161,7 +168,9 @@ mod tests {
 
     #[test]
     fn what_people_grep_for() {
-        let pair = Pair::server(&["web.ns.serviceaccount.identity.linkerd.cluster.local"], Duration::from_secs(3600), SystemTime::now()).unwrap();
+        let pair =
+            Pair::server(&["web.ns.serviceaccount.identity.linkerd.cluster.local"], Duration::from_secs(3600), SystemTime::now())
+                .unwrap();
         let dump = Dump::read(pair.certificate.der()).unwrap();
         assert!(!dump.is_authority());
         let text = dump.text();

@@ -10,7 +10,8 @@ use crate::failure::Failure;
 pub(super) fn read(text: &str) -> Result<Vec<Value>, Failure> {
     let mut documents = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
-        let value = Value::deserialize(document).map_err(|error| Failure::new(format!("Error transforming resources:\n{error}")))?;
+        let value =
+            Value::deserialize(document).map_err(|error| Failure::new(format!("Error transforming resources:\n{error}")))?;
         if !value.is_null() {
             documents.push(value);
         }

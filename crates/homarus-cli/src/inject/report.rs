@@ -68,7 +68,12 @@ pub(super) fn text(reports: &[Report], done: &str, verbose: bool) -> String {
     let mut warnings = String::new();
     if done == "injected" {
         let fine = |text: &'static str| verbose.then_some(text);
-        warnings += &about(reports, |r| r.host_network, |at, _| format!("\"hostNetwork: true\" detected in {at}"), fine("pods do not use host networking"));
+        warnings += &about(
+            reports,
+            |r| r.host_network,
+            |at, _| format!("\"hostNetwork: true\" detected in {at}"),
+            fine("pods do not use host networking"),
+        );
         warnings += &about(
             reports,
             |r| r.sidecar,
@@ -89,7 +94,12 @@ pub(super) fn text(reports: &[Report], done: &str, verbose: bool) -> String {
         let uses = |at: &str, number: usize| format!("{at} {} \"protocol: UDP\"", if number == 1 { "uses" } else { "use" });
         warnings += &about(reports, |r| r.udp, uses, fine("pod specs do not include UDP ports"));
         let no_token = |at: &str, _| format!("automountServiceAccountToken set to \"false\" in {at}");
-        warnings += &about(reports, |r| r.no_token, no_token, fine("pods do not have automountServiceAccountToken set to \"false\" or service account token projection is enabled"));
+        warnings += &about(
+            reports,
+            |r| r.no_token,
+            no_token,
+            fine("pods do not have automountServiceAccountToken set to \"false\" or service account token projection is enabled"),
+        );
     }
     let mut text = format!("\n{warnings}");
     if !warnings.is_empty() {

@@ -67,7 +67,9 @@ async fn fetch(url: &str) -> Result<String, Failure> {
         match ask(&url).await.map_err(|failure| failure.during(&url))? {
             Answer::Text(text) => return Ok(text),
             Answer::Elsewhere(next) if next.starts_with("https://") => url = next,
-            Answer::Elsewhere(next) => return Err(Failure::new(format!("{url} points to {next}, but only HTTPS URLs are allowed"))),
+            Answer::Elsewhere(next) => {
+                return Err(Failure::new(format!("{url} points to {next}, but only HTTPS URLs are allowed")));
+            }
         }
     }
     Err(Failure::new(format!("{url}: more than {MAX_REDIRECTS} redirections")))
@@ -86,7 +88,8 @@ async fn ask(url: &str) -> Result<Answer, Failure> {
     let name = ServerName::try_from(host.clone()).map_err(|error| failed(&error))?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting_the_machine()?));
     let tls = connector.connect(name, tcp).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| failed(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|error| failed(&error))?;
     let connection = tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let request = http::Request::get(path).header(http::header::HOST, host).header(http::header::USER_AGENT, "homarus");
@@ -113,6 +116,7 @@ fn trusting_the_machine() -> Result<rustls::ClientConfig, Failure> {
         return Err(Failure::new("this machine trusts nobody").remedy("Install the certificates (Debian: ca-certificates)."));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(Failure::new)?;
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(Failure::new)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

@@ -72,7 +72,10 @@ fn annotations_go_to_the_pod_template() {
 
 #[test]
 fn injecting_twice_is_injecting_once_and_keeps_what_people_wrote() {
-    let settled = WEB.replace("labels:\n        app: web", "annotations: {config.linkerd.io/opaque-ports: '9999'}\n      labels:\n        app: web");
+    let settled = WEB.replace(
+        "labels:\n        app: web",
+        "annotations: {config.linkerd.io/opaque-ports: '9999'}\n      labels:\n        app: web",
+    );
     for flags in ["", "--manual"] {
         let once = injected(&settled, flags).unwrap().0;
         assert_eq!(injected(&once, flags).unwrap().0, once, "{flags}");

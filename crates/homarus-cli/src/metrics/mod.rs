@@ -49,12 +49,15 @@ pub struct Page {
 }
 
 impl Page {
-    /// Keeps what traffic is told from.
-    pub fn read(text: &str) -> Self {
+    /// Keeps what traffic is told from. What came in at the proxy's own admin port is left out: probes, scrapes, and those
+    /// who look at it as we do.
+    pub fn read(text: &str, admin_port: u16) -> Self {
+        let own_port = format!("target_port=\"{admin_port}\"");
         let mut series = HashMap::new();
         for sample in samples(text) {
             let Some(family) = FAMILIES.iter().find(|family| **family == sample.name) else { continue };
-            if series.len() < MAX_SERIES {
+            let own = sample.labels.contains(&own_port) && sample.labels.contains("direction=\"inbound\"");
+            if !own && series.len() < MAX_SERIES {
                 series.insert((*family, sample.labels.to_owned()), sample.value);
             }
         }

@@ -26,7 +26,7 @@ tcp_read_bytes_total{direction="inbound",peer="src"} 1500
 "#;
 
 fn tally(direction: Direction) -> Option<Traffic> {
-    let (before, after) = (Page::read(BEFORE), Page::read(AFTER));
+    let (before, after) = (Page::read(BEFORE, 4191), Page::read(AFTER, 4191));
     after.since(&before).tally(direction, |_| Some(())).remove(&())
 }
 
@@ -44,7 +44,7 @@ fn what_happened_between_two_pages() {
 #[test]
 fn directions_and_keys_are_told_apart() {
     assert_eq!(tally(Direction::Outbound).unwrap().success, 4.0);
-    let (before, after) = (Page::read(BEFORE), Page::read(AFTER));
+    let (before, after) = (Page::read(BEFORE, 4191), Page::read(AFTER, 4191));
     let by_target = after.since(&before).tally(Direction::Outbound, |labels| labels.of("dst_deployment").map(str::to_owned));
     assert_eq!(by_target.keys().collect::<Vec<_>>(), ["voting"]);
     let none = after.since(&before).tally(Direction::Inbound, |labels| labels.of("dst_deployment").map(str::to_owned));
@@ -53,8 +53,16 @@ fn directions_and_keys_are_told_apart() {
 
 #[test]
 fn nothing_happened() {
-    let page = Page::read(AFTER);
+    let page = Page::read(AFTER, 4191);
     let traffic = page.since(&page).tally(Direction::Inbound, |_| Some(())).remove(&()).unwrap();
     assert_eq!((traffic.success_rate(), traffic.responses()), (None, 0.0));
     assert_eq!(traffic.latency.quantile(Quantile::P50), None);
+}
+
+#[test]
+fn who_looks_is_no_traffic() {
+    let line = |port: u16| format!("response_total{{direction=\"inbound\",target_port=\"{port}\",classification=\"success\"}} 5\n");
+    let (empty, page) = (Page::default(), Page::read(&(line(4191) + &line(8080)), 4191));
+    let traffic = page.since(&empty).tally(Direction::Inbound, |_| Some(())).remove(&()).unwrap();
+    assert_eq!(traffic.success, 5.0);
 }

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
-use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::command_line::Stat;
@@ -30,15 +29,14 @@ use rows::Row;
 /// Measures and prints.
 pub async fn run(cluster: &Cluster, args: &Stat) -> Outcome {
     let (query, format) = Query::read(args, &cluster.default_namespace)?;
-    let mut sampler = Sampler::new(&cluster.client);
+    let mut sampler = Sampler::new(&cluster.client, 1);
     let spinner = terminal::spinner(&format!("measuring for {}", duration_text(query.window)));
     let pods = Pods::list(cluster, &query).await?;
     sampler.sample(pods.proxies(&query)).await;
-    let begun = Instant::now();
     tokio::time::sleep(query.window).await;
     let pods = Pods::list(cluster, &query).await?;
-    let elapsed = begun.elapsed();
     let failures = sampler.sample(pods.proxies(&query)).await;
+    let elapsed = sampler.elapsed().unwrap_or(query.window);
     spinner.finish_and_clear();
 
     for failure in &failures {
@@ -53,19 +51,21 @@ pub async fn run(cluster: &Cluster, args: &Stat) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// Refreshes a table of deployments until told to end; each refresh goes to `show`.
+/// How many rounds a table that is refreshed looks back: long enough for rates to be steady.
+const ROUNDS: usize = 10;
+
+/// Refreshes a table of deployments until it fails; each refresh goes to `show`.
 pub async fn follow(cluster: &Cluster, namespace: &str, interval: Duration, mut show: impl FnMut(&str)) -> Result<(), Failure> {
     let query = Query::deployments(namespace, interval);
-    let mut sampler = Sampler::new(&cluster.client);
-    let (mut last, mut ticks) = (None, tokio::time::interval(interval));
+    let mut sampler = Sampler::new(&cluster.client, ROUNDS);
+    let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let pods = Pods::list(cluster, &query).await?;
         sampler.sample(pods.proxies(&query)).await;
-        let now = Instant::now();
-        if let Some(last) = last.replace(now) {
-            let rows = pods.rows(&query, &sampler, now - last);
+        if let Some(elapsed) = sampler.elapsed() {
+            let rows = pods.rows(&query, &sampler, elapsed);
             show(&table::render(&rows, &query, Format::Table)?);
         }
     }

@@ -154,7 +154,8 @@ pub(super) fn goes_to(labels: &Labels<'_>, target: &Target, namespace: &str) -> 
         (Kind::Namespace, Some(wanted)) => name == Some(wanted),
         (Kind::Namespace, None) => name.is_some(),
         (_, wanted) => {
-            labels.of("dst_namespace") == Some(namespace) && name.is_some_and(|name| wanted.as_deref().is_none_or(|wanted| wanted == name))
+            labels.of("dst_namespace") == Some(namespace)
+                && name.is_some_and(|name| wanted.as_deref().is_none_or(|wanted| wanted == name))
         }
     }
 }

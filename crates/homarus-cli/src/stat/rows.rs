@@ -66,7 +66,8 @@ pub(super) fn rows<'d>(
 fn row(kind: Kind, namespace: &str, name: &str, elapsed: Duration) -> (RowKey, Row) {
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     let meshed = (kind != Kind::Service).then_some((0, 0));
-    let row = Row { namespace: namespace.clone(), kind, name: name.clone(), status: None, meshed, traffic: Traffic::default(), elapsed };
+    let row =
+        Row { namespace: namespace.clone(), kind, name: name.clone(), status: None, meshed, traffic: Traffic::default(), elapsed };
     ((kind, namespace, name), row)
 }
 

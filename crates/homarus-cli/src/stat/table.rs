@@ -62,7 +62,8 @@ const NOTHING: &str = "-";
 
 fn figures_of(row: &Row, wide: bool) -> Vec<String> {
     let traffic = &row.traffic;
-    let latency = |quantile| traffic.latency.quantile(quantile).map_or_else(|| NOTHING.to_owned(), |ms| format!("{}ms", ms.round()));
+    let latency =
+        |quantile| traffic.latency.quantile(quantile).map_or_else(|| NOTHING.to_owned(), |ms| format!("{}ms", ms.round()));
     let mut cells = match traffic.success_rate() {
         Some(rate) => vec![
             format!("{:.2}%", rate * 100.0),
@@ -73,7 +74,8 @@ fn figures_of(row: &Row, wide: bool) -> Vec<String> {
         ],
         None => vec![NOTHING.to_owned(); 5],
     };
-    let carried = traffic.success_rate().is_some() || traffic.open_connections > 0.0 || traffic.read_bytes + traffic.write_bytes > 0.0;
+    let carried =
+        traffic.success_rate().is_some() || traffic.open_connections > 0.0 || traffic.read_bytes + traffic.write_bytes > 0.0;
     let if_carried = |text: String| if carried { text } else { NOTHING.to_owned() };
     cells.push(if_carried(format!("{:.0}", traffic.open_connections)));
     if wide {

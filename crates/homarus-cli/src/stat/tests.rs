@@ -30,7 +30,8 @@ impl Scenario {
         let set = format!("{deployment}-7d9");
         let name = format!("{set}-abc{}", self.pods.len());
         let owner = |kind: &str, name: &str| json!([{ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "u", "controller": true }]);
-        let set_object = json!({ "metadata": { "namespace": namespace, "name": set, "ownerReferences": owner("Deployment", deployment) } });
+        let set_object =
+            json!({ "metadata": { "namespace": namespace, "name": set, "ownerReferences": owner("Deployment", deployment) } });
         self.sets.push(serde_json::from_value(set_object).unwrap());
         let mut pod = json!({
             "metadata": { "namespace": namespace, "name": name, "labels": {}, "ownerReferences": owner("ReplicaSet", &set) },
@@ -41,7 +42,7 @@ impl Scenario {
             pod["metadata"]["labels"]["linkerd.io/control-plane-ns"] = "linkerd".into();
             pod["spec"]["initContainers"] =
                 json!([{ "name": "linkerd-proxy", "ports": [{ "name": "linkerd-admin", "containerPort": 4191 }] }]);
-            self.pages.insert((namespace.into(), name), Page::read(page));
+            self.pages.insert((namespace.into(), name), Page::read(page, 4191));
         }
         self.pods.push(serde_json::from_value(pod).unwrap());
         self

@@ -73,7 +73,8 @@ pub(super) fn table(lines: &[(Key, Traffic)], elapsed: Duration, rows: usize) ->
     columns.extend(["COUNT", "RPS", "SUCCESS", "LATENCY_P50", "LATENCY_P95", "LATENCY_P99"].map(|name| (name, Align::Right)));
     let mut table = Table::new(columns);
     for (key, traffic) in lines.iter().take(rows) {
-        let latency = |quantile| traffic.latency.quantile(quantile).map_or_else(|| "-".to_owned(), |ms| format!("{}ms", ms.round()));
+        let latency =
+            |quantile| traffic.latency.quantile(quantile).map_or_else(|| "-".to_owned(), |ms| format!("{}ms", ms.round()));
         table.row(vec![
             key.source.clone(),
             key.destination.clone(),
@@ -124,10 +125,11 @@ response_total{direction="outbound",authority="idle:80",classification="success"
 "#;
 
     fn shown(hide_sources: bool, rows: usize) -> String {
-        let pod = serde_json::json!({ "metadata": { "name": "web-1", "namespace": "emojivoto" }, "status": { "phase": "Running" } });
+        let pod =
+            serde_json::json!({ "metadata": { "name": "web-1", "namespace": "emojivoto" }, "status": { "phase": "Running" } });
         let workloads = Workloads::of(vec![serde_json::from_value(pod).unwrap()], &[], &[]);
         let members: Vec<_> = workloads.0.iter().collect();
-        let (empty, page) = (Page::default(), Page::read(PAGE));
+        let (empty, page) = (Page::default(), Page::read(PAGE, 4191));
         let lines = lines(&members, hide_sources, |_, _| Some(page.since(&empty)));
         table(&lines, Duration::from_secs(2), rows)
     }

@@ -5,8 +5,6 @@
 
 mod lines;
 
-use tokio::time::Instant;
-
 use crate::cluster::Cluster;
 use crate::command_line::{Output, Top};
 use crate::failure::{Exit, Failure, Outcome};
@@ -23,10 +21,10 @@ pub async fn run(cluster: &Cluster, args: &Top) -> Outcome {
     }
     let everywhere = args.selection.all_namespaces || targets.iter().any(|target| target.kind == Kind::Namespace);
     let namespace = (!everywhere).then(|| cluster.namespace(args.selection.namespace.as_deref()));
-    let mut sampler = Sampler::new(&cluster.client);
+    let mut sampler = Sampler::new(&cluster.client, 1);
     let mut ticks = tokio::time::interval(args.interval.max(std::time::Duration::from_millis(100)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut last, mut shown) = (None, 0);
+    let mut shown = 0;
     let live = terminal::on_terminal() && args.output == Output::Table;
     if live {
         terminal::clear()?;
@@ -40,14 +38,17 @@ pub async fn run(cluster: &Cluster, args: &Top) -> Outcome {
             return Err(nobody(&targets));
         }
         sampler.sample(members.iter().copied()).await;
-        let now = Instant::now();
-        let Some(last) = last.replace(now) else { continue };
+        let Some(elapsed) = sampler.elapsed() else { continue };
         let lines = lines::lines(&members, args.hide_sources, |namespace, name| sampler.delta(namespace, name));
         let text = match args.output {
-            Output::Table => lines::table(&lines, now - last, args.rows),
-            Output::Json => lines::json(&lines, now - last, args.rows)?,
+            Output::Table => lines::table(&lines, elapsed, args.rows),
+            Output::Json => lines::json(&lines, elapsed, args.rows)?,
         };
-        if live { terminal::repaint(&text)? } else { terminal::print(&text)? }
+        if live {
+            terminal::repaint(&text)?
+        } else {
+            terminal::print(&text)?
+        }
         shown += 1;
     }
     Ok(Exit::Ok)

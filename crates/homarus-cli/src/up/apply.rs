@@ -41,7 +41,8 @@ pub(super) async fn all(client: &Client, objects: &[Value]) -> Result<(), Failur
 }
 
 async fn one(client: &Client, object: &Value) -> Result<(), Failure> {
-    let typed: DynamicObject = serde_json::from_value(object.clone()).map_err(|error| Failure::new(format!("not an object: {error}")))?;
+    let typed: DynamicObject =
+        serde_json::from_value(object.clone()).map_err(|error| Failure::new(format!("not an object: {error}")))?;
     let types = typed.types.clone().unwrap_or_default();
     let name = format!("{} {}", types.kind, typed.name_any());
     let kind = GroupVersionKind::try_from(&types).map_err(|error| Failure::new(error).during(&name))?;

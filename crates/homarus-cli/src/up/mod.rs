@@ -47,8 +47,9 @@ pub async fn run(args: &Up) -> Outcome {
     require_root("up")?;
     let programs = programs(args)?;
     let state = State::take(&args.state_dir).map_err(|error| match error {
-        StateError::Taken { .. } => Failure::new(error)
-            .remedy("Look at it with `homarus status`, end it with `sudo homarus down --keep-state`, or choose another --state-dir."),
+        StateError::Taken { .. } => Failure::new(error).remedy(
+            "Look at it with `homarus status`, end it with `sudo homarus down --keep-state`, or choose another --state-dir.",
+        ),
         other => Failure::new(other).remedy("Choose another --state-dir."),
     })?;
     log_to(&log_file(state.dir()))?;
@@ -89,12 +90,13 @@ async fn live(
     let client = machine.client();
     let config = state.write_secret("kubeconfig", &machine.kubeconfig()).map_err(Failure::new)?;
     give_to_caller(&config);
-    install::run(&client, state, args, progress).await.map_err(|failure| {
-        failure.remedy(format!("The log is in {}.", log_file(state.dir()).display()))
-    })?;
+    install::run(&client, state, args, progress)
+        .await
+        .map_err(|failure| failure.remedy(format!("The log is in {}.", log_file(state.dir()).display())))?;
     for path in &args.manifests {
         progress.step(&format!("applying {}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
         apply::text(&client, &text).await.map_err(|failure| failure.during(path.display()))?;
     }
     if args.demo {

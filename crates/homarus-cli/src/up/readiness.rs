@@ -95,6 +95,9 @@ mod tests {
             ],
         }});
         let lines = reasons(&serde_json::from_value(pod).unwrap());
-        assert_eq!(lines, ["  p a: ErrImagePull: no program", "  p b: exit code 2 bad flag", "  p c: running, not ready, 3 restarts"]);
+        assert_eq!(
+            lines,
+            ["  p a: ErrImagePull: no program", "  p b: exit code 2 bad flag", "  p c: running, not ready, 3 restarts"]
+        );
     }
 }

@@ -46,7 +46,10 @@ pub async fn run(args: &Status) -> Outcome {
         Output::Table => {
             let pid = holder(dir).map_or_else(|| "?".to_owned(), |pid| pid.to_string());
             let rest = match &told {
-                Ok(told) => format!("version:     {}\npods:        {} ({} ready, {} meshed)\n", told.version, told.pods, told.ready, told.meshed),
+                Ok(told) => format!(
+                    "version:     {}\npods:        {} ({} ready, {} meshed)\n",
+                    told.version, told.pods, told.ready, told.meshed
+                ),
                 Err(failure) => format!("API:         {failure}\n"),
             };
             format!("running:     process {pid}\nkubeconfig:  {}\nlog:         {}\n{rest}", path.display(), log_file(dir).display())

@@ -1,0 +1,106 @@
+//! The program as scripts use it: words in, text and exit codes out. No cluster is needed.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn homarus() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_homarus"));
+    // A machine that knows no cluster.
+    command.env("KUBECONFIG", "").env("HOME", "/nonexistent").env_remove("KUBERNETES_SERVICE_HOST").env("PATH", "/nonexistent");
+    command
+}
+
+fn run(line: &str, input: &str) -> Output {
+    let mut child = homarus()
+        .args(line.split_whitespace())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn check(line: &str, code: i32, out: &str, err: &str) {
+    let output = run(line, "");
+    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(code), "{line}\n{stdout}\n{stderr}");
+    assert!(stdout.contains(out), "{line}: {stdout}");
+    assert!(stderr.contains(err), "{line}: {stderr}");
+    assert!(!stdout.contains('\x1b') && !stderr.contains('\x1b'), "no colour in a pipe: {line}");
+}
+
+#[test]
+fn help_and_versions() {
+    check("", 0, "Usage: homarus", "");
+    check("--help", 0, "Run the whole mesh on this machine", "");
+    check("check --help", 0, "--proxy", "");
+    check("version --client", 0, "Client version: ", "");
+    check("version --client --short", 0, env!("CARGO_PKG_VERSION"), "");
+    check("version --client -ojson", 0, "\"client\"", "");
+}
+
+#[test]
+fn what_is_not_understood_is_2() {
+    check("nonsense", 2, "", "unknown command \"nonsense\"");
+    check("--verbose nonsense", 2, "", "Cannot accept flags before Linkerd extension name");
+    check("check --nonsense", 2, "", "--nonsense");
+    check(
+        "check --pre --proxy",
+        2,
+        "",
+        "Validation error when executing check command: --pre and --proxy flags are mutually exclusive",
+    );
+    check("check -o yaml", 2, "", "Invalid output type 'yaml'. Supported output types are: json, table, short");
+    check("completion tcsh", 2, "", "unsupported shell type (must be bash, zsh or fish): tcsh");
+    check("-L a_b version", 2, "", "a_b is not a valid namespace");
+    check("inject", 2, "", "please specify a kubernetes resource file");
+    check("inject http://example.com/x --ignore-cluster", 2, "", "only HTTPS URLs are allowed");
+}
+
+#[test]
+fn without_a_cluster_a_remedy_is_told() {
+    // A mesh that happens to run on this machine would be used: name a file that isn't there.
+    check("stat deploy --kubeconfig /nonexistent/config", 1, "", "--kubeconfig or $KUBECONFIG");
+    check("check --kubeconfig /nonexistent/config --wait 0s", 1, "× can initialize the client", "");
+    check("check --kubeconfig /nonexistent/config -o json", 1, "\"success\": false", "");
+    check("up --state-dir /nonexistent/state --programs /nonexistent", 1, "", "homarus up");
+}
+
+#[test]
+fn manifests_go_in_and_come_back() {
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\nspec:\n  template:\n    spec:\n      containers:\n      - image: web\n        name: web\n---\n";
+    let injected = run("inject --ignore-cluster --manual -", deployment);
+    assert!(injected.status.success());
+    let yaml = String::from_utf8(injected.stdout).unwrap();
+    assert!(yaml.contains("name: linkerd-proxy"), "{yaml}");
+    assert_eq!(String::from_utf8(injected.stderr).unwrap(), "\ndeployment \"web\" injected\n\n");
+    let back = run("uninject -", &yaml);
+    assert_eq!(String::from_utf8(back.stdout).unwrap(), deployment);
+}
+
+#[test]
+fn a_link_named_linkerd_is_us_and_controllers_are_called_as_charts_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = |name: &str| {
+        let path = folder.path().join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_homarus"), &path).unwrap();
+        path
+    };
+    let output = |path: &Path, args: &[&str]| Command::new(path).args(args).output().unwrap();
+    assert!(output(&link("linkerd"), &["version", "--client"]).status.success());
+    let policy = output(&link("linkerd-policy-controller"), &["--help"]);
+    assert!(String::from_utf8(policy.stdout).unwrap().contains("--grpc-addr"));
+    let identity = run("identity -log-level=info -identity-scheme= -identity-trust-domain=", "");
+    assert!(identity.status.success(), "identity is disabled without scheme and trust domain: {identity:?}");
+}
+
+#[test]
+fn shells_get_their_scripts() {
+    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef homarus"), ("fish", "complete -c homarus")] {
+        check(&format!("completion {shell}"), 0, mark, "");
+    }
+}

@@ -1,0 +1,192 @@
+#![allow(clippy::unwrap_used)]
+//! Scenarios of a whole mesh on this machine: `homarus up` as its user runs it, unmodified programs in pods, real
+//! redirection, real certificates. Needs root. Numbers in names are those of the acceptance list.
+
+mod up;
+
+use up::{Up, docs};
+
+/// A server that answers with its own name, and what it needs.
+fn web(namespace: &str, name: &str, meshed: bool) -> String {
+    let inject = if meshed { "enabled" } else { "disabled" };
+    format!(
+        r#"
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {namespace}}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {name}, namespace: {namespace}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{app: {name}}}
+  ports: [{{name: http, port: 80, targetPort: 8080}}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata:
+      labels: {{app: {name}}}
+      annotations: {{linkerd.io/inject: {inject}}}
+    spec:
+      serviceAccountName: {name}
+      containers:
+      - name: web
+        image: nginx
+        command: [sh, -c]
+        args:
+        - |
+          mkdir -p /tmp/www/logs && echo {name}-says-hello > /tmp/www/index.html
+          cat > /tmp/nginx.conf <<CONF
+          daemon off; pid /tmp/nginx.pid; error_log /tmp/www/logs/error.log;
+          events {{}}
+          http {{ access_log off; client_body_temp_path /tmp/www/b; proxy_temp_path /tmp/www/p; fastcgi_temp_path /tmp/www/f;
+            uwsgi_temp_path /tmp/www/u; scgi_temp_path /tmp/www/s; server {{ listen 8080; root /tmp/www; }} }}
+          CONF
+          exec nginx -c /tmp/nginx.conf
+        ports: [{{containerPort: 8080}}]
+        readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+"#
+    )
+}
+
+#[test]
+fn the_demo_shows_its_deliberate_fault() {
+    let up = Up::shared();
+    up.apply(&docs(include_str!("../../../../examples/emojivoto.yml")));
+    for name in ["web", "emoji", "voting", "vote-bot"] {
+        up.wait_for_deployment("emojivoto", name);
+    }
+    let rows = up.wait_for("a row per deployment, with the fault", || {
+        let rows: Vec<serde_json::Value> =
+            serde_json::from_str(&up.homarus(&["stat", "deploy", "-n", "emojivoto", "-t", "5s", "-o", "json"]).ok()?).ok()?;
+        let voting = rows.iter().find(|r| r["name"] == "voting")?;
+        (voting["success"].as_f64()? < 1.0).then_some(rows)
+    });
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert!(rows.iter().all(|r| r["meshed"] == "1/1"), "{rows:?}");
+    let checked = up.homarus(&["check", "--proxy", "-n", "emojivoto"]).unwrap();
+    assert!(checked.contains("Status check results are √"), "{checked}");
+}
+
+#[test]
+fn s223_mesh_tls_lets_the_named_in_and_nobody_else() {
+    let up = Up::shared();
+    let namespace = "s223";
+    up.apply(&docs(&web(namespace, "web", true)));
+    up.apply(&docs(
+        r#"
+apiVersion: policy.linkerd.io/v1beta3
+kind: Server
+metadata: {name: web, namespace: s223}
+spec: {podSelector: {matchLabels: {app: web}}, port: 8080, proxyProtocol: HTTP/1}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: MeshTLSAuthentication
+metadata: {name: friend, namespace: s223}
+spec: {identityRefs: [{kind: ServiceAccount, name: friend}]}
+---
+apiVersion: policy.linkerd.io/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: friend, namespace: s223}
+spec:
+  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
+  requiredAuthenticationRefs: [{group: policy.linkerd.io, kind: MeshTLSAuthentication, name: friend}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: friend, namespace: s223}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: stranger, namespace: s223}
+"#,
+    ));
+    up.wait_for_deployment(namespace, "web");
+    let status =
+        |account: &str, meshed: bool| up.run(namespace, account, meshed, "curl -s -m 10 -o /dev/null -w '%{http_code}' http://web");
+    assert_eq!(status("friend", true), "200");
+    assert_eq!(status("stranger", true), "403");
+    assert_eq!(status("friend", false), "403");
+}
+
+#[test]
+fn unmeshed_pods_work_both_ways() {
+    let up = Up::shared();
+    up.apply(&docs(&web("plain", "meshed", true)));
+    up.apply(&docs(&web("plain", "unmeshed", false)));
+    up.wait_for_deployment("plain", "meshed");
+    up.wait_for_deployment("plain", "unmeshed");
+    assert_eq!(up.run("plain", "default", false, "curl -s -m 10 http://meshed"), "meshed-says-hello");
+    assert_eq!(up.run("plain", "default", true, "curl -s -m 10 http://unmeshed"), "unmeshed-says-hello");
+    assert_eq!(up.run("plain", "default", true, "curl -s -m 10 http://meshed.plain.svc.cluster.local"), "meshed-says-hello");
+    // Two meshed pods: the server knows its client by name.
+    let metrics = up.homarus(&["diagnostics", "proxy-metrics", "-n", "plain", "deploy/meshed"]).unwrap();
+    let known = "client_id=\"default.plain.serviceaccount.identity.linkerd.cluster.local\"";
+    assert!(metrics.contains(known), "no {known} in:\n{metrics}");
+}
+
+#[test]
+fn s30_a_port_the_service_does_not_define_is_refused() {
+    let up = Up::shared();
+    up.apply(&docs(&web("s30", "web", true)));
+    up.wait_for_deployment("s30", "web");
+    let out = up.run("s30", "default", true, "curl -s -m 10 http://web; curl -s -m 5 http://web:8080; echo code=$?");
+    let (hello, code) = out.split_once("code=").unwrap();
+    assert_eq!(hello.trim(), "web-says-hello");
+    assert_ne!(code, "0", "{out}");
+}
+
+#[test]
+fn s46_a_server_that_speaks_first_is_heard_at_once() {
+    let up = Up::shared();
+    up.apply(&docs(
+        r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: s46}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: smtp, namespace: s46}
+spec: {selector: {app: smtp}, ports: [{port: 2525}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: smtp, namespace: s46}
+spec:
+  selector: {matchLabels: {app: smtp}}
+  template:
+    metadata: {labels: {app: smtp}, annotations: {linkerd.io/inject: enabled}}
+    spec:
+      containers:
+      - name: smtp
+        image: smtp
+        command: [sh, -c, "while true; do printf '220 mail.example ESMTP\\r\\n' | nc -l -p 2525 -q 1; done"]
+        ports: [{containerPort: 2525}]
+"#,
+    ));
+    up.wait_for_deployment("s46", "smtp");
+    // Half a second is a fiftieth of what detection would take.
+    let script = "for i in 1 2 3 4 5; do timeout 0.5 nc -d smtp 2525 < /dev/null && exit; sleep 1; done";
+    assert_eq!(up.run("s46", "default", true, script), "220 mail.example ESMTP");
+}
+
+#[test]
+fn nothing_outlives_a_kill() {
+    let up = Up::start();
+    let before = up.descendants();
+    assert!(before.len() > 3, "a mesh has processes: {before:?}");
+    up.kill();
+    up::eventually("its processes end", || before.iter().all(|pid| !up::is_alive(*pid)).then_some(()));
+    let links = std::fs::read_dir("/sys/class/net").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    let left: Vec<String> = links.filter(|l| l.starts_with("homarus")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
