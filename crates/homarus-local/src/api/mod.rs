@@ -134,7 +134,8 @@ impl Api {
             }
             None => (Authority::generate()?, None, Store::default()),
         };
-        let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
+        let names =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
         let mut addresses: Vec<_> = config.addresses.iter().map(SocketAddr::ip).collect();
         addresses.extend(config.pods.map(|p| p.ip()));
         addresses.extend(config.service_cidr.hosts().next().map(std::net::IpAddr::V4));
@@ -150,6 +151,7 @@ impl Api {
             config,
         });
         defaults::cluster::ensure(&core, core.config.pods.unwrap_or(first));
+        core.store.forget();
         let keeper = Arc::new(collect::Keeper::start(&core));
         Ok(Api { core, _keeper: keeper })
     }

@@ -118,11 +118,12 @@ impl Refusal {
         };
         let who = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
         let mut refusal = Refusal::new(422, "Invalid", format!("{who} \"{name}\" is invalid: {said}"));
-        let causes: Vec<Value> = causes
-            .iter()
-            .map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field}))
-            .collect();
-        refusal.details = json!({"name": name, "kind": kind.kind, "causes": causes});
+        let causes: Vec<Value> =
+            causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
+        refusal.details = json!({"kind": kind.kind, "causes": causes});
+        if !name.is_empty() {
+            refusal.details["name"] = json!(name);
+        }
         if !kind.group.is_empty() {
             refusal.details["group"] = json!(kind.group);
         }

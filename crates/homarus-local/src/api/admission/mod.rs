@@ -97,9 +97,7 @@ pub fn builtin(core: &Core, kind: &Kind, operation: Operation, object: &mut Valu
 fn tolerate(spec: &mut Value) {
     let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let covers = |t: &Value| {
-            (t["key"] == key || t["key"].is_null()) && (t["effect"] == "NoExecute" || t["effect"].is_null())
-        };
+        let covers = |t: &Value| (t["key"] == key || t["key"].is_null()) && (t["effect"] == "NoExecute" || t["effect"].is_null());
         if !tolerations.iter().any(covers) {
             tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
         }
@@ -126,12 +124,7 @@ pub async fn mutate(core: &Arc<Core>, request: &Request, object: Value, warnings
 }
 
 /// Validating webhooks: any refusal refuses.
-pub async fn validate(
-    core: &Arc<Core>,
-    request: &Request,
-    object: Option<&Value>,
-    warnings: &mut Vec<String>,
-) -> Answer<()> {
+pub async fn validate(core: &Arc<Core>, request: &Request, object: Option<&Value>, warnings: &mut Vec<String>) -> Answer<()> {
     let object = object.cloned().unwrap_or_default();
     for hook in webhook::registered(core, "validatingwebhookconfigurations", request, &object) {
         webhook::call(core, &hook, request, object.clone(), warnings).await?;

@@ -23,9 +23,7 @@ pub fn admit(core: &Core, kind: &Kind, pod: &mut Value) -> Answer<()> {
     spec["serviceAccountName"] = account.clone().into();
     spec["serviceAccount"] = account.clone().into();
     let Some(found) = core.store.find("/serviceaccounts", &Name::new(&namespace, &account)) else {
-        let why = format!(
-            "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
-        );
+        let why = format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
         return Err(Refusal::forbidden(kind, &pod_name, &why));
     };
     let automount = match spec["automountServiceAccountToken"].as_bool() {

@@ -58,8 +58,8 @@ fn concerns(core: &Core, webhook: &Value, request: &Request, object: &Value) -> 
         return false;
     }
     let object_selector = Labels::from_object(&webhook["objectSelector"]).unwrap_or_default();
-    let old_fits = request.old.as_ref().is_some_and(|old| object_selector.matches(old));
-    if !(object_selector.matches(object) && !object.is_null() || old_fits) && !object_selector.is_empty() {
+    let fits = |object: &Value| !object.is_null() && object_selector.matches(object);
+    if !fits(object) && !request.old.as_ref().is_some_and(fits) {
         return false;
     }
     let selector = Labels::from_object(&webhook["namespaceSelector"]).unwrap_or_default();
@@ -94,7 +94,9 @@ fn rule_covers(core: &Core, rule: &Value, policy: &Value, request: &Request) -> 
             sub => format!("{plural}/{sub}"),
         };
         let listed = rule["resources"].as_array().into_iter().flatten().filter_map(Value::as_str).any(|r| {
-            r == whole || r == "*/*" || r == "*" && request.subresource.is_empty()
+            r == whole
+                || r == "*/*"
+                || r == "*" && request.subresource.is_empty()
                 || r.strip_suffix("/*").is_some_and(|p| p == plural)
                 || r.strip_prefix("*/").is_some_and(|s| s == request.subresource)
         });
@@ -110,13 +112,7 @@ fn rule_covers(core: &Core, rule: &Value, policy: &Value, request: &Request) -> 
 }
 
 /// Asks a webhook; the object as it changed it.
-pub async fn call(
-    core: &Arc<Core>,
-    hook: &Hook,
-    request: &Request,
-    object: Value,
-    warnings: &mut Vec<String>,
-) -> Answer<Value> {
+pub async fn call(core: &Arc<Core>, hook: &Hook, request: &Request, object: Value, warnings: &mut Vec<String>) -> Answer<Value> {
     let name = hook.webhook["name"].as_str().unwrap_or_default();
     let seconds = hook.webhook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
     let review = review(hook, request, &object);
@@ -222,8 +218,7 @@ async fn ask(core: &Arc<Core>, client: &Value, review: &Value, seconds: u64) -> 
     let server = ServerName::try_from(place.server.clone()).map_err(|e| e.to_string())?;
     let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(server, place.stream).await;
     let tls = tls.map_err(|e| format!("Post \"https://{}{}\": {e}", place.host, place.path))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| e.to_string())?;
     tokio::spawn(connection);
     let separator = if place.path.contains('?') { '&' } else { '?' };
     let request = http::Request::post(format!("{}{separator}timeout={seconds}s", place.path))

@@ -140,13 +140,7 @@ fn of_claims(claims: &Claims) -> User {
 }
 
 /// Who sends a request: the certificate counts before the token.
-pub fn requester(
-    store: &Shared,
-    tokens: &Tokens,
-    certified: Option<&User>,
-    headers: &http::HeaderMap,
-    now: i64,
-) -> Answer<User> {
+pub fn requester(store: &Shared, tokens: &Tokens, certified: Option<&User>, headers: &http::HeaderMap, now: i64) -> Answer<User> {
     if let Some(user) = certified {
         return Ok(user.clone());
     }

@@ -31,12 +31,22 @@ const WORKLOADS: &[(&[&str], &[&str])] = &[
     (
         &[""],
         &[
-            "configmaps", "endpoints", "events", "pods", "pods/log", "pods/status", "serviceaccounts", "services",
-            "services/status", "namespaces",
+            "configmaps",
+            "endpoints",
+            "events",
+            "pods",
+            "pods/log",
+            "pods/status",
+            "serviceaccounts",
+            "services",
+            "services/status",
+            "namespaces",
         ],
     ),
-    (&["apps"], &["deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale",
-        "replicasets/status"]),
+    (
+        &["apps"],
+        &["deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status"],
+    ),
     (&["batch"], &["jobs", "jobs/status"]),
     (&["discovery.k8s.io"], &["endpointslices"]),
 ];
@@ -51,8 +61,16 @@ fn edit() -> Vec<Value> {
     rules.push(rule(
         &[""],
         &[
-            "configmaps", "endpoints", "events", "pods", "pods/exec", "pods/portforward", "pods/proxy", "secrets",
-            "serviceaccounts", "services",
+            "configmaps",
+            "endpoints",
+            "events",
+            "pods",
+            "pods/exec",
+            "pods/portforward",
+            "pods/proxy",
+            "secrets",
+            "serviceaccounts",
+            "services",
         ],
         WRITE,
     ));
@@ -105,26 +123,25 @@ pub fn objects() -> Vec<Value> {
         role("system:public-info-viewer", vec![paths(&info)]),
         role(
             "system:service-account-issuer-discovery",
-            vec![paths(&["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks",
-                "/openid/v1/jwks/"])],
+            vec![paths(&[
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/",
+            ])],
         ),
-        role("system:auth-delegator", vec![
-            rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
-            rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
-        ]),
+        role(
+            "system:auth-delegator",
+            vec![
+                rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
+                rule(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]),
+            ],
+        ),
         binding("cluster-admin", "cluster-admin", &["system:masters"]),
         binding("system:node", "system:node", &["system:nodes"]),
         binding("system:discovery", "system:discovery", authenticated),
         binding("system:basic-user", "system:basic-user", authenticated),
-        binding(
-            "system:public-info-viewer",
-            "system:public-info-viewer",
-            &["system:authenticated", "system:unauthenticated"],
-        ),
-        binding(
-            "system:service-account-issuer-discovery",
-            "system:service-account-issuer-discovery",
-            &["system:serviceaccounts"],
-        ),
+        binding("system:public-info-viewer", "system:public-info-viewer", &["system:authenticated", "system:unauthenticated"]),
+        binding("system:service-account-issuer-discovery", "system:service-account-issuer-discovery", &["system:serviceaccounts"]),
     ]
 }

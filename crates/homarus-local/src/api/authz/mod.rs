@@ -133,10 +133,8 @@ pub fn refusal(user: &User, action: &Action) -> Refusal {
     let whole = if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
     let qualified = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
     let what = if name.is_empty() { qualified } else { format!("{qualified} \"{name}\"") };
-    let message = format!(
-        "{what} is forbidden: User \"{}\" cannot {verb} resource \"{whole}\" in API group \"{group}\" {scope}",
-        user.name
-    );
+    let message =
+        format!("{what} is forbidden: User \"{}\" cannot {verb} resource \"{whole}\" in API group \"{group}\" {scope}", user.name);
     let mut refusal = Refusal::new(403, "Forbidden", message);
     let mut details = serde_json::json!({"kind": resource});
     if !name.is_empty() {

@@ -8,20 +8,41 @@ fn store() -> Store {
     let mut put = |plural: &str, object: Value| {
         store.put(&format!("{GROUP}/{plural}").as_str().into(), object);
     };
-    put("roles", json!({"metadata": {"namespace": "a", "name": "reader"},
-        "rules": [{"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]}]}));
-    put("rolebindings", json!({"metadata": {"namespace": "a", "name": "web"}, "roleRef": {"kind": "Role", "name": "reader"},
-        "subjects": [{"kind": "ServiceAccount", "name": "web"}]}));
-    put("clusterroles", json!({"metadata": {"name": "one"},
-        "rules": [{"apiGroups": ["apps"], "resources": ["*"], "resourceNames": ["x"], "verbs": ["*"]}]}));
-    put("clusterroles", json!({"metadata": {"name": "all"},
-        "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"part": "all"}}]}}));
-    put("clusterroles", json!({"metadata": {"name": "part", "labels": {"part": "all"}},
-        "rules": [{"nonResourceURLs": ["/healthz", "/logs/*"], "verbs": ["get"]}]}));
-    put("clusterrolebindings", json!({"metadata": {"name": "one"}, "roleRef": {"kind": "ClusterRole", "name": "one"},
-        "subjects": [{"kind": "User", "name": "eve"}]}));
-    put("clusterrolebindings", json!({"metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "all"},
-        "subjects": [{"kind": "Group", "name": "ops"}]}));
+    put(
+        "roles",
+        json!({"metadata": {"namespace": "a", "name": "reader"},
+        "rules": [{"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]}]}),
+    );
+    put(
+        "rolebindings",
+        json!({"metadata": {"namespace": "a", "name": "web"}, "roleRef": {"kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "web"}]}),
+    );
+    put(
+        "clusterroles",
+        json!({"metadata": {"name": "one"},
+        "rules": [{"apiGroups": ["apps"], "resources": ["*"], "resourceNames": ["x"], "verbs": ["*"]}]}),
+    );
+    put(
+        "clusterroles",
+        json!({"metadata": {"name": "all"},
+        "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"part": "all"}}]}}),
+    );
+    put(
+        "clusterroles",
+        json!({"metadata": {"name": "part", "labels": {"part": "all"}},
+        "rules": [{"nonResourceURLs": ["/healthz", "/logs/*"], "verbs": ["get"]}]}),
+    );
+    put(
+        "clusterrolebindings",
+        json!({"metadata": {"name": "one"}, "roleRef": {"kind": "ClusterRole", "name": "one"},
+        "subjects": [{"kind": "User", "name": "eve"}]}),
+    );
+    put(
+        "clusterrolebindings",
+        json!({"metadata": {"name": "all"}, "roleRef": {"kind": "ClusterRole", "name": "all"},
+        "subjects": [{"kind": "Group", "name": "ops"}]}),
+    );
     store
 }
 

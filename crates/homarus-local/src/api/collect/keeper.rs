@@ -128,9 +128,8 @@ impl World {
 
     /// Whether a dependent holds its owner's foreground deletion.
     fn blocked(&self, owner: &str) -> bool {
-        self.of_owner(owner).any(|(_, dependent)| {
-            owners(&dependent.value).any(|o| o["uid"] == owner && o["blockOwnerDeletion"] == true)
-        })
+        self.of_owner(owner)
+            .any(|(_, dependent)| owners(&dependent.value).any(|o| o["uid"] == owner && o["blockOwnerDeletion"] == true))
     }
 
     /// An owner is gone: a dependent that has another one stays and forgets the first.
@@ -152,8 +151,7 @@ impl World {
     /// An owner waits for its dependents: they go first, foreground themselves.
     fn before_owner(&self, core: &Core, owner: &str, (bucket, object): &(Arc<str>, Arc<Object>)) {
         let others = owners(&object.value).any(|o| {
-            o["uid"] != owner
-                && self.objects.get(o["uid"].as_str().unwrap_or_default()).is_some_and(|(_, o)| !going(&o.value))
+            o["uid"] != owner && self.objects.get(o["uid"].as_str().unwrap_or_default()).is_some_and(|(_, o)| !going(&o.value))
         });
         if others {
             drop_owner(core, &(bucket.clone(), object.clone()), owner);
@@ -267,16 +265,14 @@ fn definitions(core: &Core) {
             format!("{}/{}", text(&d.value["spec"]["group"]), text(&d.value["spec"]["names"]["plural"]))
         })
         .collect();
-    let builtin: HashSet<Arc<str>> =
-        core.store.kinds().stored().filter(|k| k.custom.is_none()).map(|k| k.bucket.clone()).collect();
-    let orphaned: Vec<Arc<str>> = core.store.read(|store| {
-        store.buckets().filter(|b| !builtin.contains(*b) && !defined.contains(&***b)).cloned().collect()
-    });
+    let builtin: HashSet<Arc<str>> = core.store.kinds().stored().filter(|k| k.custom.is_none()).map(|k| k.bucket.clone()).collect();
+    let orphaned: Vec<Arc<str>> =
+        core.store.read(|store| store.buckets().filter(|b| !builtin.contains(*b) && !defined.contains(&***b)).cloned().collect());
     for bucket in orphaned {
         for object in core.store.list(&bucket, "") {
-            let _ = core.store.write::<()>(&bucket, &Name::of(&object.value), |_, _| {
-                Ok(crate::api::store::shared::Write::Remove(None))
-            });
+            let _ = core
+                .store
+                .write::<()>(&bucket, &Name::of(&object.value), |_, _| Ok(crate::api::store::shared::Write::Remove(None)));
         }
     }
 }

@@ -42,8 +42,7 @@ impl Options {
     pub fn parse(body: &[u8], query: &Query) -> Answer<Options> {
         let sent: Value = match body {
             [] => json!({}),
-            body => serde_json::from_slice(body)
-                .map_err(|e| Refusal::bad_request(format!("DeleteOptions can't be read: {e}")))?,
+            body => serde_json::from_slice(body).map_err(|e| Refusal::bad_request(format!("DeleteOptions can't be read: {e}")))?,
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let orphan = match sent["orphanDependents"].as_bool() {
@@ -107,8 +106,18 @@ fn check_preconditions(kind: &Kind, name: &Name, object: &Value, options: &Optio
     let check = |wanted: &Option<String>, field: &str, what: &str| match wanted {
         Some(wanted) if metadata[field] != wanted.as_str() => {
             let has = metadata[field].as_str().unwrap_or_default();
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {has}");
-            Err(Refusal::conflict(kind, &name.name, &why))
+            let how = if field == "uid" { "deleted and then recreated" } else { "modified" };
+            let message = format!(
+                "Operation cannot be fulfilled on {}{} \"{}\": the {what} in the precondition ({wanted}) does not match the \
+                 {what} in record ({has}). The object might have been {how}",
+                kind.kind,
+                if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) },
+                name.name
+            );
+            let mut refusal = Refusal::conflict(kind, &name.name, "");
+            refusal.message = message;
+            refusal.details["kind"] = kind.kind.clone().into();
+            Err(refusal)
         }
         _ => Ok(()),
     };
@@ -157,17 +166,23 @@ pub fn after_create(core: &Core, kind: &Kind, object: &Value) {
 
 /// Every namespace has a service account and the cluster's certificate, and gets them again when they are deleted.
 pub fn furnish(core: &Core, namespace: &str) {
-    put_new(core, json!({
-        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace},
-    }));
+    put_new(
+        core,
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": namespace},
+        }),
+    );
     let why = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as \
                the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of \
                Kubernetes clusters.";
-    put_new(core, json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": core.authority.certificate()},
-        "metadata": {"name": ROOT_CERTIFICATE, "namespace": namespace,
-            "annotations": {"kubernetes.io/description": why}},
-    }));
+    put_new(
+        core,
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": core.authority.certificate()},
+            "metadata": {"name": ROOT_CERTIFICATE, "namespace": namespace,
+                "annotations": {"kubernetes.io/description": why}},
+        }),
+    );
 }
 
 /// Changes an object in place under the lock; removes it when nothing holds it any more.

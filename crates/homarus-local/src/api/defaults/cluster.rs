@@ -19,10 +19,13 @@ pub const ROOT_CERTIFICATE: &str = "kube-root-ca.crt";
 pub fn ensure(core: &Arc<Core>, endpoint: SocketAddr) {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let labels = json!({"kubernetes.io/metadata.name": name});
-        put_new(core, json!({
-            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
-            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
-        }));
+        put_new(
+            core,
+            json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+            }),
+        );
         collect::furnish(core, name);
     }
     bootstrap::objects().into_iter().for_each(|object| put_new(core, object));
@@ -33,16 +36,19 @@ pub fn ensure(core: &Arc<Core>, endpoint: SocketAddr) {
 fn own_service(core: &Core, endpoint: SocketAddr) {
     let address = core.config.service_cidr.hosts().next().map(|a| a.to_string()).unwrap_or_default();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
-    put_new(core, json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-        "spec": {
-            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "sessionAffinity": "None",
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": endpoint.port()}],
-        },
-        "status": {"loadBalancer": {}},
-    }));
+    put_new(
+        core,
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+            "spec": {
+                "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "sessionAffinity": "None",
+                "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": endpoint.port()}],
+            },
+            "status": {"loadBalancer": {}},
+        }),
+    );
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
@@ -51,7 +57,11 @@ fn own_service(core: &Core, endpoint: SocketAddr) {
     });
     let bucket: Arc<str> = "discovery.k8s.io/endpointslices".into();
     let name = Name::of(&slice);
-    if core.store.find(&bucket, &name).is_none_or(|old| old.value["endpoints"] != slice["endpoints"] || old.value["ports"] != slice["ports"]) {
+    if core
+        .store
+        .find(&bucket, &name)
+        .is_none_or(|old| old.value["endpoints"] != slice["endpoints"] || old.value["ports"] != slice["ports"])
+    {
         let _ = core.store.write::<()>(&bucket, &name, |_, old| Ok(Write::Put(born(slice, old.map(|o| &o.value)))));
     }
 }
@@ -71,7 +81,7 @@ pub fn put_new(core: &Core, object: Value) {
     let kind = object["kind"].as_str().unwrap_or_default();
     let Some(kind) = kinds.in_version(group, version).find(|k| k.kind == kind) else { return };
     let name = Name::of(&object);
-    let _ = core.store.write::<()>(&kind.bucket, &name, |_, old| {
-        Ok(if old.is_some() { Write::Keep } else { Write::Put(born(object, None)) })
-    });
+    let _ = core
+        .store
+        .write::<()>(&kind.bucket, &name, |_, old| Ok(if old.is_some() { Write::Keep } else { Write::Put(born(object, None)) }));
 }

@@ -49,7 +49,8 @@ pub fn on_create(kind: &Kind, target: &Target, object: &mut Value) -> Answer<()>
     object["kind"] = kind.kind.clone().into();
     let revision = object["metadata"]["resourceVersion"].as_str();
     if revision.is_some_and(|r| !r.is_empty()) {
-        return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+        // Kubernetes calls it its own fault.
+        return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
         match object["metadata"]["generateName"].as_str().filter(|b| !b.is_empty()) {
@@ -131,9 +132,16 @@ impl Resets {
         if self == Resets::AllButStatus {
             return;
         }
-        for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
-            "generateName", "selfLink", "resourceVersion"]
-        {
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "generateName",
+            "selfLink",
+            "resourceVersion",
+        ] {
             put_back(&old["metadata"], &mut new["metadata"], field);
         }
     }

@@ -51,10 +51,21 @@ pub fn apply(kind: &Kind, object: &mut Value) {
                 each(subset, "ports").for_each(|port| set(port, "protocol", "TCP"));
             }
         }
-        ("discovery.k8s.io", "endpointslices") => each(object, "ports").for_each(|port| {
-            set(port, "name", "");
-            set(port, "protocol", "TCP");
-        }),
+        ("discovery.k8s.io", "endpointslices") => {
+            each(object, "ports").for_each(|port| {
+                set(port, "name", "");
+                set(port, "protocol", "TCP");
+            });
+            each(object, "endpoints").for_each(|endpoint| set(endpoint, "conditions", json!({})));
+        }
+        ("", "events") => {
+            ["eventTime", "firstTimestamp", "lastTimestamp"].iter().for_each(|time| set(object, time, Value::Null));
+            ["reportingComponent", "reportingInstance"].iter().for_each(|who| set(object, who, ""));
+        }
+        ("events.k8s.io", "events") => {
+            let times = ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
+            times.iter().for_each(|time| set(object, time, Value::Null));
+        }
         ("apps", "deployments") => deployment(object),
         ("apps", "replicasets") => {
             set(within(object, "spec"), "replicas", 1);
@@ -143,6 +154,7 @@ fn job(object: &mut Value) {
     set(spec, "backoffLimit", 6);
     set(spec, "completionMode", "NonIndexed");
     set(spec, "suspend", false);
+    set(spec, "manualSelector", false);
     set(spec, "podReplacementPolicy", "TerminatingOrFailed");
     template(object);
     let labels = object["spec"]["template"]["metadata"]["labels"].clone();
@@ -209,9 +221,7 @@ fn definition(object: &mut Value) {
 /// Names never clash here for long: a definition is served as soon as it is stored.
 fn accepted(spec: &Value) -> Value {
     let now = now_text();
-    let condition = |kind: &str, reason: &str, message: &str| {
-        json!({"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message})
-    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message});
     let versions = spec["versions"].as_array().into_iter().flatten();
     let stored: Vec<&Value> = versions.filter(|v| v["storage"] == true).map(|v| &v["name"]).collect();
     json!({

@@ -12,6 +12,12 @@ pub fn defaults(pod: &mut Value) {
         each(spec, list).for_each(requests_from_limits);
     }
     spec_defaults(spec);
+    if let Some(status) = pod.get_mut("status") {
+        for condition in each(status, "conditions") {
+            set(condition, "lastProbeTime", Value::Null);
+            set(condition, "lastTransitionTime", Value::Null);
+        }
+    }
 }
 
 /// Defaults of a pod spec.

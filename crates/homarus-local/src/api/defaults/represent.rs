@@ -26,6 +26,10 @@ pub fn represent(kind: &Kind, stored: &Value) -> Value {
     object["kind"] = kind.kind.clone().into();
     if kind.group == "events.k8s.io" {
         rename(&mut object, false);
+        let empty = |name: &str, value: &Value| name.starts_with("reporting") && *value == "";
+        if let Some(fields) = object.as_object_mut() {
+            fields.retain(|name, value| !empty(name, value));
+        }
     }
     if let Some(custom) = &kind.custom {
         structural::default(&custom.stored_schema, &mut object);

@@ -90,7 +90,9 @@ fn check_address(core: &Core, kind: &Kind, name: &str, wanted: &str) -> Answer<(
     let why = match wanted.parse::<Ipv4Addr>() {
         Err(_) => format!("Invalid value: \"{wanted}\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
         Ok(address) if !cidr.contains(&address) => {
-            format!("Invalid value: \"{wanted}\": failed to allocate IP {wanted}: the provided network does not match the current range")
+            format!(
+                "Invalid value: \"{wanted}\": failed to allocate IP {wanted}: the provided network does not match the current range"
+            )
         }
         Ok(_) if taken(core, wanted) => {
             format!("Invalid value: \"{wanted}\": failed to allocate IP {wanted}: provided IP is already allocated")

@@ -13,20 +13,27 @@ fn defaulted(api_version: &str, kind: &str, mut object: Value) -> Value {
 
 #[test]
 fn pods() {
-    let pod = defaulted("v1", "Pod", json!({"spec": {
-        "containers": [
-            {"name": "a", "image": "r.io:5000/web", "ports": [{"containerPort": 80}], "readinessProbe": {"httpGet": {"port": 80}}},
-            {"name": "b", "image": "web:1"},
-        ],
-        "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}],
-        "serviceAccountName": "web",
-    }}));
+    let pod = defaulted(
+        "v1",
+        "Pod",
+        json!({"spec": {
+            "containers": [
+                {"name": "a", "image": "r.io:5000/web", "ports": [{"containerPort": 80}], "readinessProbe": {"httpGet": {"port": 80}}},
+                {"name": "b", "image": "web:1"},
+            ],
+            "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}],
+            "serviceAccountName": "web",
+        }}),
+    );
     let spec = &pod["spec"];
     assert_eq!(spec["containers"][0]["imagePullPolicy"], "Always");
     assert_eq!(spec["containers"][1]["imagePullPolicy"], "IfNotPresent");
     assert_eq!(spec["containers"][0]["ports"][0]["protocol"], "TCP");
-    assert_eq!(spec["containers"][0]["readinessProbe"], json!({"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
-        "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}));
+    assert_eq!(
+        spec["containers"][0]["readinessProbe"],
+        json!({"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
+        "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3})
+    );
     assert_eq!(spec["volumes"][0]["emptyDir"], json!({}));
     assert_eq!(spec["volumes"][1]["configMap"]["defaultMode"], 420);
     assert_eq!(spec["serviceAccount"], "web");
@@ -51,7 +58,13 @@ fn other_kinds() {
     assert_eq!(secret, json!({"type": "Opaque", "data": {"a": "Yg=="}}));
     let deployment = defaulted("apps/v1", "Deployment", json!({"spec": {}}));
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"], "25%");
-    let binding = defaulted("rbac.authorization.k8s.io/v1", "RoleBinding",
-        json!({"roleRef": {}, "subjects": [{"kind": "Group"}, {"kind": "ServiceAccount"}]}));
-    assert_eq!(binding["subjects"], json!([{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount"}]));
+    let binding = defaulted(
+        "rbac.authorization.k8s.io/v1",
+        "RoleBinding",
+        json!({"roleRef": {}, "subjects": [{"kind": "Group"}, {"kind": "ServiceAccount"}]}),
+    );
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount"}])
+    );
 }

@@ -87,7 +87,10 @@ fn conflict(clashes: Vec<(fields::Entry, Path)>) -> Refusal {
             _ if entry.subresource.is_empty() => {
                 format!("conflict with \"{}\" using {}", entry.manager, entry.api_version)
             }
-            _ => format!("conflict with \"{}\" with subresource \"{}\" using {}", entry.manager, entry.subresource, entry.api_version),
+            _ => format!(
+                "conflict with \"{}\" with subresource \"{}\" using {}",
+                entry.manager, entry.subresource, entry.api_version
+            ),
         };
         causes.push(json!({"reason": "FieldManagerConflict", "message": who, "field": shown(path)}));
         match with.iter_mut().find(|(other, _)| *other == who) {
@@ -206,7 +209,8 @@ fn remove(shape: &Shape, value: &mut Value, path: &[Step]) {
         }
         Step::Value(text) => {
             if let Some(items) = value.as_array_mut() {
-                items.retain(|item| item.to_string() != *text);
+                let gone: Value = serde_json::from_str(text).unwrap_or_default();
+                items.retain(|item| *item != gone);
             }
         }
     }

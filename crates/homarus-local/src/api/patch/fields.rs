@@ -300,8 +300,16 @@ pub fn set_entries(object: &mut Value, mut entries: Vec<Entry>) {
 
 /// Fields nobody owns: the API writes them itself.
 const OWNERLESS: &[&str] = &[
-    "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "generation", "managedFields", "name",
-    "namespace", "resourceVersion", "selfLink", "uid",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "name",
+    "namespace",
+    "resourceVersion",
+    "selfLink",
+    "uid",
 ];
 
 /// An object without what nobody owns, and without what this subresource can't set.

@@ -54,7 +54,7 @@ pub fn patched(format: Format, kind: &Kind, old: &Value, patch: &Value) -> Answe
                            application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
             return Err(Refusal::new(415, "UnsupportedMediaType", message));
         }
-        Format::Strategic => strategic::patch(&kind.shape, &mut new, patch).map_err(|e| Refusal::bad_request(e.0))?,
+        Format::Strategic => strategic::patch(&kind.shape, &mut new, patch).map_err(|e| Refusal::new(500, "", e.0))?,
         Format::Apply => return Err(Refusal::internal("apply patches take another path")),
     }
     if !new.is_object() {

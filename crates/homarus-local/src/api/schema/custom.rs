@@ -80,12 +80,7 @@ fn kind(spec: &Value, version: &Value, stored: &Value) -> Option<Kind> {
         custom: Some(Arc::new(Custom {
             columns: columns(version),
             deprecation: deprecation(version, &group, &kind),
-            selectable: version["selectableFields"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|f| text(&f["jsonPath"]))
-                .collect(),
+            selectable: version["selectableFields"].as_array().into_iter().flatten().filter_map(|f| text(&f["jsonPath"])).collect(),
             stored_schema: stored["schema"]["openAPIV3Schema"].clone(),
             stored_version: text(&stored["name"])?,
             schema,
@@ -125,7 +120,7 @@ fn root_shape(schema: &Value) -> Shape {
         Shape::Struct(fields) => fields.as_ref().clone(),
         _ => Struct { open: true, ..Struct::default() },
     };
-    let field = |shape| Field { shape, required: false, atomic: false, retain_keys: false, default: None };
+    let field = |shape| Field { shape, required: false, atomic: false, retain_keys: false, number: Vec::new(), default: None };
     root.fields.insert("metadata".into(), field(Shape::Named("meta.v1.ObjectMeta")));
     Shape::Struct(Arc::new(root))
 }
@@ -137,11 +132,9 @@ pub fn shape(schema: &Value) -> Shape {
     }
     match schema["type"].as_str() {
         Some("object") => object_shape(schema),
-        Some("array") => Shape::List(Box::new(List {
-            item: shape(&schema["items"]),
-            topology: topology(schema),
-            strategy: Strategy::Replace,
-        })),
+        Some("array") => {
+            Shape::List(Box::new(List { item: shape(&schema["items"]), topology: topology(schema), strategy: Strategy::Replace }))
+        }
         Some("string") => Shape::Scalar(Scalar::String),
         Some("boolean") => Shape::Scalar(Scalar::Bool),
         Some("integer") => Shape::Scalar(Scalar::Int64),
@@ -177,6 +170,7 @@ fn object_shape(schema: &Value) -> Shape {
                     required: required.is_some_and(|r| r.iter().any(|k| k == name)),
                     atomic: false,
                     retain_keys: false,
+                    number: Vec::new(),
                     default: property.get("default").cloned(),
                 };
                 (name.clone(), field)

@@ -130,8 +130,7 @@ const TABLE: &[Row] = &[
 /// What `kubectl get all` shows.
 const ALL: &[&str] = &["pods", "services", "deployments", "replicasets", "jobs"];
 /// What `kubectl get api-extensions` shows.
-const EXTENSIONS: &[&str] =
-    &["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "customresourcedefinitions"];
+const EXTENSIONS: &[&str] = &["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "customresourcedefinitions"];
 
 fn builtin(row: &Row) -> Kind {
     let &(group, version, kind, plural, short, shape, rules) = row;

@@ -111,6 +111,8 @@ pub struct Field {
     pub atomic: bool,
     /// Whether strategic patches may name the keys to retain.
     pub retain_keys: bool,
+    /// Where protobuf has it: a number, or several when JSON inlines what is a message there.
+    pub number: Vec<u32>,
     /// The schema's default, which merge keys need when an element leaves one out.
     pub default: Option<serde_json::Value>,
 }
@@ -177,6 +179,7 @@ fn parse_field(line: &'static str) -> Option<(String, Field)> {
         required: name.ends_with('!'),
         atomic: false,
         retain_keys: false,
+        number: Vec::new(),
         default: None,
     };
     for rule in words {
@@ -189,6 +192,9 @@ fn parse_field(line: &'static str) -> Option<(String, Field)> {
             (None, Shape::List(list)) if rule == "set" => list.topology = Topology::Set,
             (None, Shape::List(list)) if rule == "merge" => list.strategy = Strategy::Unite,
             (None, Shape::Map { atomic, .. }) if rule == "atomic" => *atomic = true,
+            (None, _) if rule.starts_with('@') => {
+                field.number = rule[1..].split('.').filter_map(|n| n.parse().ok()).collect();
+            }
             (None, _) if rule == "atomic" => field.atomic = true,
             (None, _) if rule == "retain" => field.retain_keys = true,
             _ => {}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::openapi;
 use super::respond::{self, Body};
-use crate::api::refusal::{Answer, Refusal};
+use crate::api::refusal::Answer;
 use crate::api::schema::kinds::{Kind, Kinds, join_version};
 use crate::api::{Core, ISSUER};
 
@@ -17,35 +17,43 @@ const MINOR: &str = "34";
 /// Answers a path that isn't an object's.
 pub fn answer(core: &Arc<Core>, head: &Request<()>) -> Answer<Response<Body>> {
     if !matches!(*head.method(), Method::GET | Method::HEAD) {
-        return Err(Refusal::no_such_path());
+        return Ok(nothing());
     }
     let kinds = core.store.kinds();
     let path = head.uri().path().trim_matches('/');
     let parts: Vec<&str> = path.split('/').collect();
     let aggregated = aggregated(head);
-    Ok(match parts.as_slice() {
+    let document = match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => respond::text("ok"),
         ["version"] => respond::json(200, &version()),
         ["api"] if aggregated => aggregated_json(&groups_aggregated(&kinds, true)),
         ["apis"] if aggregated => aggregated_json(&groups_aggregated(&kinds, false)),
         ["api"] => respond::json(200, &core_versions(core)),
         ["apis"] => respond::json(200, &group_list(&kinds)),
-        ["apis", group] => respond::json(200, &found(group_of(&kinds, group))?),
-        ["api", version] => respond::json(200, &found(resources(&kinds, "", version))?),
-        ["apis", group, version] => respond::json(200, &found(resources(&kinds, group, version))?),
+        ["apis", group] => group_of(&kinds, group).map_or_else(nothing, |d| respond::json(200, &d)),
+        ["api", version] => resources(&kinds, "", version).map_or_else(nothing, |d| respond::json(200, &d)),
+        ["apis", group, version] => resources(&kinds, group, version).map_or_else(nothing, |d| respond::json(200, &d)),
         ["openapi", "v3"] => respond::json(200, &openapi::index(&kinds)),
-        ["openapi", "v3", "api", version] => respond::json(200, &found(openapi::document(&kinds, "", version))?),
-        ["openapi", "v3", "apis", group, version] => respond::json(200, &found(openapi::document(&kinds, group, version))?),
+        ["openapi", "v3", "api", version] => {
+            openapi::document(&kinds, "", version).map_or_else(nothing, |d| respond::json(200, &d))
+        }
+        ["openapi", "v3", "apis", group, version] => {
+            openapi::document(&kinds, group, version).map_or_else(nothing, |d| respond::json(200, &d))
+        }
         ["openapi", "v2"] => openapi::old(head),
         [".well-known", "openid-configuration"] => respond::json(200, &openid()),
         ["openid", "v1", "jwks"] => respond::json(200, &core.tokens.key_set()),
         [""] => respond::json(200, &paths(&kinds)),
-        _ => return Err(Refusal::no_such_path()),
-    })
+        _ => nothing(),
+    };
+    Ok(document)
 }
 
-fn found(document: Option<Value>) -> Answer<Value> {
-    document.ok_or_else(Refusal::no_such_path)
+/// What a path gets that nobody knows: not even a Status.
+fn nothing() -> Response<Body> {
+    let mut response = respond::text("404 page not found\n");
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    response
 }
 
 fn openid() -> Value {
@@ -64,7 +72,15 @@ fn version() -> Value {
 }
 
 fn paths(kinds: &Kinds) -> Value {
-    let mut paths = vec!["/api".to_owned(), "/apis".into(), "/healthz".into(), "/livez".into(), "/openapi/v3".into(), "/readyz".into(), "/version".into()];
+    let mut paths = vec![
+        "/api".to_owned(),
+        "/apis".into(),
+        "/healthz".into(),
+        "/livez".into(),
+        "/openapi/v3".into(),
+        "/readyz".into(),
+        "/version".into(),
+    ];
     for (group, versions) in kinds.groups() {
         paths.extend(versions.iter().map(|version| match group.is_empty() {
             true => format!("/api/{version}"),
@@ -105,6 +121,9 @@ pub fn verbs(kind: &Kind) -> Vec<&'static str> {
     if kind.review {
         return vec!["create"];
     }
+    if kind.custom.is_some() {
+        return vec!["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    }
     let mut verbs = vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     if matches!(&*kind.bucket, "/namespaces") {
         verbs.retain(|v| *v != "deletecollection");
@@ -132,11 +151,15 @@ pub fn subresources(kind: &Kind) -> Vec<Subresource> {
         "/serviceaccounts" => all.push(("token", of("authentication.k8s.io", "v1", "TokenRequest"), &["create"])),
         _ => {}
     }
+    let status: Subresource = ("status", own(), &["get", "patch", "update"]);
+    if kind.status && kind.custom.is_some() {
+        all.push(status.clone());
+    }
     if kind.scale.is_some() {
         all.push(("scale", of("autoscaling", "v1", "Scale"), &["get", "patch", "update"]));
     }
-    if kind.status {
-        all.push(("status", own(), &["get", "patch", "update"]));
+    if kind.status && kind.custom.is_none() {
+        all.push(status);
     }
     all
 }
@@ -164,7 +187,8 @@ fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
         }
     }
     let exists = !list.is_empty();
-    let document = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": join_version(group, version), "resources": list});
+    let document =
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": join_version(group, version), "resources": list});
     exists.then_some(document)
 }
 
@@ -210,7 +234,9 @@ fn resource_aggregated(kind: &Kind) -> Value {
         "resource": kind.plural, "responseKind": speaks(&kind.group, &kind.version, &kind.kind), "scope": scope,
         "singularResource": kind.singular, "verbs": verbs(kind),
     });
-    for (field, values) in [("shortNames", json!(kind.short_names)), ("categories", json!(kind.categories)), ("subresources", json!(subresources))] {
+    for (field, values) in
+        [("shortNames", json!(kind.short_names)), ("categories", json!(kind.categories)), ("subresources", json!(subresources))]
+    {
         if values.as_array().is_some_and(|v| !v.is_empty()) {
             entry[field] = values;
         }

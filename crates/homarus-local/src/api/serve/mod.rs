@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod forward;
 pub mod openapi;
 pub mod pods;
+pub mod protobuf;
 pub mod read;
 pub mod respond;
 pub mod review;

@@ -161,7 +161,8 @@ fn custom_schema(kind: &Kind, schema: &Value, schemas: &mut Map<String, Value>) 
 
 /// The paths of a kind, with what kubectl looks for: PATCH's content types, `fieldValidation`, `dryRun`.
 fn operations(kind: &Kind, schema: &str) -> Vec<(String, Value)> {
-    let base = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
+    let base =
+        if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
     let within = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
     let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
     let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
@@ -177,7 +178,8 @@ fn operations(kind: &Kind, schema: &str) -> Vec<(String, Value)> {
         operation
     };
     let json_body = json!({"application/json": reference});
-    let mut patches = json!({"application/json-patch+json": {}, "application/merge-patch+json": {}, "application/apply-patch+yaml": {}});
+    let mut patches =
+        json!({"application/json-patch+json": {}, "application/merge-patch+json": {}, "application/apply-patch+yaml": {}});
     if kind.custom.is_none() {
         patches["application/strategic-merge-patch+json"] = json!({});
     }
@@ -199,7 +201,10 @@ fn operations(kind: &Kind, schema: &str) -> Vec<(String, Value)> {
 pub fn old(head: &Request<()>) -> Response<Body> {
     let accept = head.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !accept.contains("proto-openapi") {
-        return respond::json(200, &json!({"swagger": "2.0", "info": {"title": "Homarus", "version": "v1.34"}, "paths": {}, "definitions": {}}));
+        return respond::json(
+            200,
+            &json!({"swagger": "2.0", "info": {"title": "Homarus", "version": "v1.34"}, "paths": {}, "definitions": {}}),
+        );
     }
     // Document{ swagger: 1, info: 2 { title: 1, version: 2 } }
     let document = b"\x0a\x032.0\x12\x10\x0a\x07Homarus\x12\x05v1.34".to_vec();

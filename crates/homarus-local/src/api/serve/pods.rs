@@ -45,6 +45,12 @@ fn refused(error: NodeError) -> Refusal {
 pub async fn log(call: Call) -> Answer<Response<Body>> {
     let pod = pod(&call)?;
     let options = log_options(&call, &pod.value)?;
+    if pod.value["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+        // Nothing has been written yet, and nothing is wrong.
+        let mut response = Response::new(respond::full(""));
+        *response.status_mut() = http::StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
     let (node, reference) = node(&call, &pod.value)?;
     let stream = node.log(reference, options).await.map_err(refused)?;
     let frames = stream.map(|chunk| chunk.map(Frame::<Bytes>::data));
@@ -58,9 +64,7 @@ fn log_options(call: &Call, pod: &Value) -> Answer<LogOptions> {
     let since = match (query.number::<i64>("sinceSeconds")?, query.text("sinceTime")) {
         (Some(_), Some(_)) => return Err(Refusal::bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")),
         (Some(seconds), None) => jiff::Timestamp::from_second(now().as_second() - seconds).ok(),
-        (None, Some(time)) => {
-            Some(time.parse().map_err(|e| Refusal::bad_request(format!("sinceTime: {e}")))?)
-        }
+        (None, Some(time)) => Some(time.parse().map_err(|e| Refusal::bad_request(format!("sinceTime: {e}")))?),
         (None, None) => None,
     };
     Ok(LogOptions {
@@ -112,10 +116,14 @@ pub async fn port_forward(call: Call) -> Answer<Response<Body>> {
 
 /// POST of `binding`: a pod gets its node.
 pub async fn bind(call: Call) -> Answer<Response<Body>> {
-    let binding: Value = serde_json::from_slice(&call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+    let binding = write::parsed(&call)?;
     let node = binding["target"]["name"].as_str().unwrap_or_default().to_owned();
     if node.is_empty() {
-        return Err(Refusal::new(422, "Invalid", format!("Binding \"{}\" is invalid: target.name: Required value", call.target.name)));
+        return Err(Refusal::new(
+            422,
+            "Invalid",
+            format!("Binding \"{}\" is invalid: target.name: Required value", call.target.name),
+        ));
     }
     let pod = pod(&call)?;
     if let Some(already) = pod.value["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
@@ -145,7 +153,7 @@ pub async fn bind(call: Call) -> Answer<Response<Body>> {
 
 /// POST of `eviction`: a polite deletion. There are no disruption budgets here to say no.
 pub async fn evict(call: Call) -> Answer<Response<Body>> {
-    let eviction: Value = serde_json::from_slice(&call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+    let eviction = write::parsed(&call)?;
     let options = match &eviction["deleteOptions"] {
         Value::Null => collect::Options::parse(&[], &call.target.query)?,
         options => collect::Options::parse(options.to_string().as_bytes(), &call.target.query)?,

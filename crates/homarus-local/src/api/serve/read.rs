@@ -86,6 +86,9 @@ pub fn list(call: Call) -> Answer<Response<Body>> {
         }
     }
     let items: Vec<Value> = page.iter().map(|(_, o)| represent(&target.kind, &o.value)).collect();
+    if target.kind.custom.is_some() && next.is_none() && form == Form::Object {
+        metadata["continue"] = "".into();
+    }
     let mut response = respond::json(200, &collection(&target.kind, items, metadata, form, &target.query));
     respond::warn(&mut response, &deprecation(&target.kind));
     Ok(response)
@@ -147,9 +150,14 @@ pub fn check_revision(text: &str, current: u64) -> Answer<u64> {
 }
 
 /// Many objects in the form asked for.
-fn collection(kind: &Kind, items: Vec<Value>, metadata: Value, form: Form, query: &super::target::Query) -> Value {
+fn collection(kind: &Kind, mut items: Vec<Value>, metadata: Value, form: Form, query: &super::target::Query) -> Value {
     match form {
         Form::Object => {
+            // A list of a built-in kind says it once.
+            for item in items.iter_mut().filter(|_| kind.custom.is_none()).filter_map(Value::as_object_mut) {
+                item.remove("kind");
+                item.remove("apiVersion");
+            }
             json!({"kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items})
         }
         Form::Metadata => json!({

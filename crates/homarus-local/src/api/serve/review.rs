@@ -33,9 +33,7 @@ pub async fn answer(call: Call) -> Answer<Response<Body>> {
         "TokenReview" => token_review(&call, &review["spec"])?,
         "SelfSubjectReview" => json!({"userInfo": call.user.info()}),
         "SubjectAccessReview" => access(&call, &other_user(&review["spec"])?, &review["spec"], None)?,
-        "LocalSubjectAccessReview" => {
-            access(&call, &other_user(&review["spec"])?, &review["spec"], Some(&call.target.namespace))?
-        }
+        "LocalSubjectAccessReview" => access(&call, &other_user(&review["spec"])?, &review["spec"], Some(&call.target.namespace))?,
         "SelfSubjectAccessReview" => access(&call, &call.user, &review["spec"], None)?,
         _ => rules(&call, &review["spec"]),
     };
@@ -71,7 +69,10 @@ fn access(call: &Call, user: &User, spec: &Value, namespace: Option<&str>) -> An
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     if resource.is_object() == path.is_object() {
-        let message = format!("{}.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified", call.target.kind.kind);
+        let message = format!(
+            "{}.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            call.target.kind.kind
+        );
         return Err(Refusal::new(422, "Invalid", message));
     }
     let action = match path.is_object() {
@@ -101,7 +102,7 @@ fn rules(call: &Call, spec: &Value) -> Value {
 /// POST of `serviceaccounts/NAME/token`.
 pub async fn token_request(call: Call) -> Answer<Response<Body>> {
     let target = &call.target;
-    let mut request: Value = serde_json::from_slice(&call.body).map_err(|e| Refusal::bad_request(e.to_string()))?;
+    let mut request = write::parsed(&call)?;
     let account = call.core.store.find("/serviceaccounts", &target.stored_name());
     let account = account.ok_or_else(|| Refusal::not_found(&target.kind, &target.name))?;
     let spec = &request["spec"];
@@ -137,7 +138,8 @@ pub async fn token_request(call: Call) -> Answer<Response<Body>> {
     let until = jiff::Timestamp::from_second(at + seconds).map_err(Refusal::internal)?;
     request["kind"] = "TokenRequest".into();
     request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["metadata"] = json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": crate::api::now_text()});
+    request["metadata"] =
+        json!({"name": target.name, "namespace": target.namespace, "uid": uid(), "creationTimestamp": crate::api::now_text()});
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
     if request["spec"]["boundObjectRef"].is_null() {
@@ -185,7 +187,9 @@ fn bind(call: &Call, reference: &Value, bound: &mut Bound) -> Answer<()> {
     let found = found.ok_or_else(|| Refusal::not_found(&kind, name))?;
     let has = found.value["metadata"]["uid"].as_str().unwrap_or_default();
     if let Some(wanted) = reference["uid"].as_str().filter(|u| !u.is_empty() && *u != has) {
-        let why = format!("the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Refusal::conflict(&kind, name, &why));
     }
     let object = Some(Ref { name: name.into(), uid: has.into() });
@@ -195,7 +199,10 @@ fn bind(call: &Call, reference: &Value, bound: &mut Bound) -> Answer<()> {
     }
     let runs_as = found.value["spec"]["serviceAccountName"].as_str().unwrap_or_default();
     if runs_as != call.target.name {
-        let message = format!("cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.", call.target.name);
+        let message = format!(
+            "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
+            call.target.name
+        );
         return Err(Refusal::bad_request(message));
     }
     bound.pod = object;

@@ -28,7 +28,10 @@ pub async fn answer(call: Call) -> Answer<Response<Body>> {
     };
     let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
-        let message = format!("Scale.autoscaling \"{}\" is invalid: spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0", target.name);
+        let message = format!(
+            "Scale.autoscaling \"{}\" is invalid: spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0",
+            target.name
+        );
         return Err(Refusal::new(422, "Invalid", message));
     }
     let mut change = json!({});

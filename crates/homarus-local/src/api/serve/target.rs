@@ -134,7 +134,9 @@ impl Target {
         if rest.is_empty() {
             return Ok(None);
         }
-        // `watch/` paths are older than the parameter and still asked for by nobody.
+        if kinds.in_version(group, version).next().is_none() {
+            return Ok(None);
+        }
         let (namespace, rest) = match rest {
             ["namespaces", namespace, plural, rest @ ..] if !matches!(*plural, "status" | "finalize") => {
                 (*namespace, [&[*plural][..], rest].concat())
@@ -211,19 +213,7 @@ impl Target {
         let text = self.query.text("fieldSelector").unwrap_or_default();
         let mut fields = Fields::parse(text).map_err(|e| Refusal::bad_request(e.to_string()))?;
         if let Some(unknown) = fields.paths().find(|p| !offers_field(&self.kind, p)) {
-            let message = match &self.kind.custom {
-                _ if self.kind.group.is_empty() || self.kind.custom.is_some() => {
-                    format!("field label not supported: {unknown}")
-                }
-                _ => format!("\"{unknown}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
-            };
-            let version = self.kind.api_version();
-            let message = format!(
-                "Unable to find \"{version}, Resource={}\" that match label selector \"{}\", field selector \"{text}\": {message}",
-                self.kind.plural,
-                self.query.text("labelSelector").unwrap_or_default()
-            );
-            return Err(Refusal::bad_request(message));
+            return Err(Refusal::bad_request(self.unknown_field(unknown, text)));
         }
         if !self.name.is_empty() {
             // A watch of one object by its path.
@@ -232,6 +222,25 @@ impl Target {
         Ok(fields)
     }
 }
+
+impl Target {
+    fn unknown_field(&self, unknown: &str, selector: &str) -> String {
+        let kind = &self.kind;
+        let plain = kind.custom.is_none() && !SELECTABLE.contains(&kind.plural.as_str());
+        if plain {
+            return format!("\"{unknown}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"");
+        }
+        let labels = self.query.text("labelSelector").unwrap_or_default();
+        let (group, version, plural) = (&kind.group, &kind.version, &kind.plural);
+        format!(
+            "Unable to find \"{group}/{version}, Resource={plural}\" that match label selector \"{labels}\", \
+             field selector \"{selector}\": field label not supported: {unknown}"
+        )
+    }
+}
+
+/// Kinds with fields of their own to select by.
+const SELECTABLE: &[&str] = &["pods", "events", "secrets", "namespaces", "nodes", "replicasets", "jobs", "services"];
 
 fn verb(method: &Method, name: &str, subresource: &str, query: &Query) -> Option<Verb> {
     let many = name.is_empty();
@@ -259,8 +268,14 @@ fn offers_field(kind: &Kind, path: &str) -> bool {
     match kind.plural.as_str() {
         "pods" => matches!(
             path,
-            "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" | "spec.hostNetwork"
-                | "status.phase" | "status.podIP" | "status.nominatedNodeName"
+            "spec.nodeName"
+                | "spec.restartPolicy"
+                | "spec.schedulerName"
+                | "spec.serviceAccountName"
+                | "spec.hostNetwork"
+                | "status.phase"
+                | "status.podIP"
+                | "status.nominatedNodeName"
         ),
         "events" => {
             path.starts_with("involvedObject.")
@@ -305,8 +320,12 @@ mod tests {
     #[test]
     fn what_is_not_served() {
         for path in [
-            "/api/v1/nonsense", "/apis/apps/v2/deployments", "/api/v1/namespaces/a/nodes/x", "/api/v1/pods/x",
-            "/api/v1/namespaces/a/pods/x/nonsense", "/api/v1/namespaces/a/configmaps/x/status",
+            "/api/v1/nonsense",
+            "/apis/apps/v2/deployments",
+            "/api/v1/namespaces/a/nodes/x",
+            "/api/v1/pods/x",
+            "/api/v1/namespaces/a/pods/x/nonsense",
+            "/api/v1/namespaces/a/configmaps/x/status",
         ] {
             assert!(parse(Method::GET, path, "").is_none(), "{path}");
         }

@@ -152,8 +152,7 @@ impl Watch {
 
     /// Says what has changed since the cursor; whether there was anything to say.
     fn catch_up(&mut self) -> bool {
-        let (changes, revision) =
-            self.core.store.read(|store| (store.since(&self.kind.bucket, self.cursor), store.revision()));
+        let (changes, revision) = self.core.store.read(|store| (store.since(&self.kind.bucket, self.cursor), store.revision()));
         match changes {
             Ok(changes) => changes.iter().for_each(|change| self.tell(change)),
             Err(forgotten) => self.expire(forgotten),
@@ -201,7 +200,7 @@ impl Watch {
     }
 
     fn bookmark(&mut self, initial_end: bool) {
-        let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

@@ -7,13 +7,14 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::respond::{self, Body};
-use super::{Call, read};
+use super::{Call, protobuf, read};
 use crate::api::admission::{self, Operation, Request as AdmissionRequest};
 use crate::api::defaults::represent::{represent, stored};
 use crate::api::defaults::{self, metadata};
 use crate::api::patch::{self, apply, fields, fields::Writer};
 use crate::api::refusal::{Answer, Refusal};
-use crate::api::schema::kinds::Kind;
+use crate::api::schema::Shape;
+use crate::api::schema::kinds::{Kind, Kinds};
 use crate::api::store::shared::Write;
 use crate::api::store::{Name, Object};
 use crate::api::validate::{self, decode};
@@ -72,20 +73,42 @@ const MAX_MANAGER: usize = 128;
 
 /// The body as an object of the target's kind, pruned; and what is to be said about it.
 pub fn body_object(call: &Call) -> Answer<(Value, Vec<String>)> {
+    let object = parsed(call)?;
+    check_type(call, &object)?;
+    cleaned(call, object)
+}
+
+/// The body as JSON, however it is written.
+pub fn parsed(call: &Call) -> Answer<Value> {
     let content_type = call.head.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = content_type.and_then(|c| c.split(';').next()).unwrap_or("application/json").trim();
     let object = match media {
         "application/json" | "" => serde_json::from_slice(&call.body).map_err(|e| e.to_string()),
         "application/yaml" => yaml(&call.body),
+        protobuf::MEDIA if call.target.kind.custom.is_none() => {
+            let kinds = call.core.store.kinds();
+            protobuf::read(&call.body, |version, kind| protobuf_shape(&kinds, version, kind))
+                .ok_or_else(|| "malformed protobuf".into())
+        }
         _ => {
             let message = "the body of the request was in an unknown format - accepted media types include: application/json";
             return Err(Refusal::new(415, "UnsupportedMediaType", message));
         }
     };
-    let object: Value =
-        object.map_err(|e| Refusal::bad_request(format!("the object provided is unrecognized (must be of type {}): {e}", call.target.kind.kind)))?;
-    check_type(call, &object)?;
-    cleaned(call, object)
+    let wanted = &call.target.kind.kind;
+    object.map_err(|e: String| Refusal::bad_request(format!("the object provided is unrecognized (must be of type {wanted}): {e}")))
+}
+
+/// Also what only subresources take.
+fn protobuf_shape(kinds: &Kinds, version: &str, kind: &str) -> Option<Shape> {
+    match kind {
+        "TokenRequest" => Some(Shape::Named("authentication.v1.TokenRequest")),
+        "Eviction" => Some(Shape::Named("policy.v1.Eviction")),
+        "Binding" => Some(Shape::Named("core.v1.Binding")),
+        "Scale" => Some(Shape::Named("autoscaling.v1.Scale")),
+        "DeleteOptions" => Some(Shape::Named("meta.v1.DeleteOptions")),
+        _ => kinds.of(version, kind).map(|k| k.shape.clone()),
+    }
 }
 
 fn check_type(call: &Call, object: &Value) -> Answer<()> {
@@ -105,9 +128,14 @@ fn check_type(call: &Call, object: &Value) -> Answer<()> {
         )));
     }
     if name != kind.kind {
-        return Err(Refusal::bad_request(format!(
-            "{name} in version \"{}\" cannot be handled as a {}: no kind \"{name}\" matches", kind.version, kind.kind
-        )));
+        let (version, wanted) = (&kind.version, &kind.kind);
+        let internal = kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+        let why = match call.core.store.kinds().of(&kind.api_version(), name) {
+            Some(_) => format!("converting ({version}.{name}) to ({internal}.{wanted}): unknown conversion"),
+            None => format!("no kind \"{name}\" is registered for version \"{}\"", kind.api_version()),
+        };
+        let message = format!("{name} in version \"{version}\" cannot be handled as a {wanted}: {why}");
+        return Err(Refusal::bad_request(message));
     }
     Ok(())
 }
@@ -116,7 +144,17 @@ fn check_type(call: &Call, object: &Value) -> Answer<()> {
 fn cleaned(call: &Call, mut object: Value) -> Answer<(Value, Vec<String>)> {
     let kind = &call.target.kind;
     let report = decode::clean(&kind.shape, &mut object, kind.custom.is_none());
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let cannot = |why: &str| {
+        let content_type = call.head.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        if content_type.is_some_and(|c| c.starts_with("application/apply-patch")) {
+            // Kubernetes calls it its own fault.
+            return Refusal::new(500, "", format!("failed to create typed patch object: {why}"));
+        }
+        if call.target.verb == super::target::Verb::Patch {
+            let said = String::from_utf8_lossy(&call.body).into_owned();
+            return Refusal::invalid(kind, &name, vec![validate::invalid("patch", &said.into(), why)]);
+        }
         let message = format!("{} in version \"{}\" cannot be handled as a {}: {why}", kind.kind, kind.version, kind.kind);
         Refusal::bad_request(message)
     };
@@ -180,9 +218,21 @@ async fn create_object(call: &Call, mut object: Value, writer: &Writer, applied:
 pub async fn update(call: Call) -> Answer<Response<Body>> {
     let (object, warnings) = body_object(&call)?;
     let writer = writer(&call, "Update")?;
+    let target = &call.target;
+    let versioned = object["metadata"]["resourceVersion"].as_str().is_some_and(|v| !v.is_empty());
+    if creates_on_update(&target.kind) && !versioned && call.core.store.find(&target.kind.bucket, &target.stored_name()).is_none() {
+        let written = create_object(&call, object, &writer, None).await?;
+        return done(&call, written);
+    }
     let mut written = change(&call, &writer, |_| Ok((object.clone(), None))).await?;
     written.warnings.splice(0..0, warnings);
     done(&call, written)
+}
+
+/// Kinds that a PUT may create, as history has it.
+fn creates_on_update(kind: &Kind) -> bool {
+    matches!(&*kind.bucket, "/services" | "/endpoints" | "/events" | "coordination.k8s.io/leases")
+        || kind.group == "rbac.authorization.k8s.io"
 }
 
 /// PATCH.
@@ -212,7 +262,11 @@ async fn apply_patch(call: Call) -> Answer<Response<Body>> {
     let parsed = serde_json::from_slice(&call.body).map_err(|e| e.to_string()).or_else(|_| yaml(&call.body));
     let body: Value = parsed.map_err(|e| Refusal::bad_request(format!("error decoding YAML: {e}")))?;
     if target.query.text("fieldManager").is_none() {
-        let mut refusal = Refusal::new(422, "Invalid", "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch");
+        let mut refusal = Refusal::new(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        );
         refusal.details = json!({"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [
             {"reason": "FieldValueRequired", "message": "Required value: is required for apply patch", "field": "fieldManager"}]});
         return Err(refusal);
@@ -352,9 +406,16 @@ fn admission_request(call: &Call, operation: Operation, old: Option<Value>) -> A
     }
 }
 
+fn delete_options(call: &Call) -> Answer<collect::Options> {
+    if call.body.is_empty() {
+        return collect::Options::parse(&[], &call.target.query);
+    }
+    collect::Options::parse(parsed(call)?.to_string().as_bytes(), &call.target.query)
+}
+
 /// DELETE of one.
 pub async fn delete(call: Call) -> Answer<Response<Body>> {
-    let options = collect::Options::parse(&call.body, &call.target.query)?;
+    let options = delete_options(&call)?;
     let target = &call.target;
     let (object, gone) = delete_object(&call, &target.stored_name(), &options).await?;
     let whole = matches!(target.kind.bucket.as_ref(), "/pods" | "/services" | "/serviceaccounts");
@@ -393,7 +454,7 @@ pub async fn delete_object(call: &Call, name: &Name, options: &collect::Options)
 
 /// DELETE of many.
 pub async fn delete_collection(call: Call) -> Answer<Response<Body>> {
-    let options = collect::Options::parse(&call.body, &call.target.query)?;
+    let options = delete_options(&call)?;
     let target = &call.target;
     let (labels, fields) = (target.labels()?, target.fields()?);
     let mut items = Vec::new();

@@ -152,6 +152,15 @@ impl Store {
         Ok(recent.range(from..).cloned().collect())
     }
 
+    /// Forgets past changes: whoever comes now has seen none of them.
+    pub fn forget(&mut self) {
+        self.origin = self.revision;
+        for bucket in self.buckets.values_mut() {
+            bucket.recent.clear();
+            bucket.forgotten = self.revision;
+        }
+    }
+
     fn bucket(&mut self, name: &Arc<str>) -> &mut Bucket {
         let origin = self.origin;
         self.buckets.entry(name.clone()).or_insert_with(|| Bucket { forgotten: origin, ..Bucket::default() })

@@ -93,6 +93,11 @@ impl Shared {
         Ok(change)
     }
 
+    /// Begins remembering changes only now.
+    pub fn forget(&self) {
+        self.inner.lock().store.forget();
+    }
+
     /// A bell that rings with every change of a bucket.
     pub fn bell(&self, bucket: &Arc<str>) -> watch::Receiver<u64> {
         let mut inner = self.inner.lock();

@@ -36,10 +36,22 @@ fn builtin(plural: &str) -> &'static [&'static str] {
         "deployments" => &["Name", "Ready", "Up-to-date", "Available", "Age", "+Containers", "+Images", "+Selector"],
         "replicasets" => &["Name", "#Desired", "#Current", "#Ready", "Age", "+Containers", "+Images", "+Selector"],
         "jobs" => &["Name", "Status", "Completions", "Duration", "Age", "+Containers", "+Images", "+Selector"],
-        "nodes" => &["Name", "Status", "Roles", "Age", "Version", "+Internal-IP", "+External-IP", "+OS-Image",
-            "+Kernel-Version", "+Container-Runtime"],
+        "nodes" => &[
+            "Name",
+            "Status",
+            "Roles",
+            "Age",
+            "Version",
+            "+Internal-IP",
+            "+External-IP",
+            "+OS-Image",
+            "+Kernel-Version",
+            "+Container-Runtime",
+        ],
         "namespaces" => &["Name", "Status", "Age"],
-        "events" => &["Last Seen", "Type", "Reason", "Object", "+Subobject", "+Source", "Message", "+First Seen", "+#Count", "+Name"],
+        "events" => {
+            &["Last Seen", "Type", "Reason", "Object", "+Subobject", "+Source", "Message", "+First Seen", "+#Count", "+Name"]
+        }
         "serviceaccounts" => &["Name", "Secrets", "Age"],
         "configmaps" => &["Name", "Data", "Age"],
         "secrets" => &["Name", "Type", "Data", "Age"],

@@ -32,7 +32,7 @@ fn row(kind: &Kind, columns: &[Column], object: &Value, include: Option<&str>, n
     };
     let mut row = json!({"cells": cells});
     match include {
-        Some("None") => {}
+        Some("None") => row["object"] = Value::Null,
         Some("Object") => row["object"] = object.clone(),
         _ => row["object"] = metadata(object),
     }

@@ -65,14 +65,24 @@ pub fn builtin(plural: &str, object: &Value, now: Timestamp) -> Vec<Value> {
         "services" => service(object, now),
         "deployments" => {
             let ready = format!("{}/{}", count(&status["readyReplicas"]), count(&spec["replicas"]));
-            let mut cells = vec![name(), ready.into(), count(&status["updatedReplicas"]).into(),
-                count(&status["availableReplicas"]).into(), age()];
+            let mut cells = vec![
+                name(),
+                ready.into(),
+                count(&status["updatedReplicas"]).into(),
+                count(&status["availableReplicas"]).into(),
+                age(),
+            ];
             cells.extend(of_template(object));
             cells
         }
         "replicasets" => {
-            let mut cells = vec![name(), count(&spec["replicas"]).into(), count(&status["replicas"]).into(),
-                count(&status["readyReplicas"]).into(), age()];
+            let mut cells = vec![
+                name(),
+                count(&spec["replicas"]).into(),
+                count(&status["replicas"]).into(),
+                count(&status["readyReplicas"]).into(),
+                age(),
+            ];
             cells.extend(of_template(object));
             cells
         }
@@ -84,7 +94,9 @@ pub fn builtin(plural: &str, object: &Value, now: Timestamp) -> Vec<Value> {
         "configmaps" => vec![name(), entries(object).into(), age()],
         "secrets" => vec![name(), object["type"].clone(), entries(object).into(), age()],
         "endpoints" => vec![name(), endpoints(object).into(), age()],
-        "endpointslices" => vec![name(), object["addressType"].clone(), slice_ports(object).into(), slice_addresses(object).into(), age()],
+        "endpointslices" => {
+            vec![name(), object["addressType"].clone(), slice_ports(object).into(), slice_addresses(object).into(), age()]
+        }
         "leases" => vec![name(), text(&spec["holderIdentity"]).into(), age()],
         "roles" | "clusterroles" | "customresourcedefinitions" => vec![name(), object["metadata"]["creationTimestamp"].clone()],
         "rolebindings" | "clusterrolebindings" => binding(object, now),
@@ -127,7 +139,9 @@ fn pod(object: &Value, now: Timestamp) -> Vec<Value> {
     let ready = statuses.iter().chain(beside()).filter(|s| s["ready"] == true && !s["state"]["running"].is_null()).count();
     let total = list(&spec["containers"]).len() + sidecars;
     let gates = list(&spec["readinessGates"]);
-    let fulfilled = gates.iter().filter(|g| list(&status["conditions"]).iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
+    let fulfilled = gates
+        .iter()
+        .filter(|g| list(&status["conditions"]).iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
     let gates_text = if gates.is_empty() { NONE.into() } else { format!("{}/{}", fulfilled.count(), gates.len()) };
     vec![
         object["metadata"]["name"].clone(),
@@ -280,8 +294,13 @@ fn job(object: &Value, now: Timestamp) -> Vec<Value> {
         (Some(from), Some(to)) => duration(to - from),
         (Some(from), None) => duration(now.as_second() - from),
     };
-    let mut cells = vec![object["metadata"]["name"].clone(), word.into(), completions.into(), took.into(),
-        since(&object["metadata"]["creationTimestamp"], now).into()];
+    let mut cells = vec![
+        object["metadata"]["name"].clone(),
+        word.into(),
+        completions.into(),
+        took.into(),
+        since(&object["metadata"]["creationTimestamp"], now).into(),
+    ];
     cells.extend(of_template(object));
     cells
 }
@@ -299,15 +318,23 @@ fn node(object: &Value, now: Timestamp) -> Vec<Value> {
     }
     let labels = object["metadata"]["labels"].as_object();
     let roles = labels.into_iter().flatten().filter_map(|(k, _)| k.strip_prefix("node-role.kubernetes.io/")).map(str::to_owned);
-    let address = |kind: &str| or_none(list(&status["addresses"]).iter().find(|a| a["type"] == kind).map(|a| text(&a["address"])).unwrap_or_default());
+    let address = |kind: &str| {
+        or_none(list(&status["addresses"]).iter().find(|a| a["type"] == kind).map(|a| text(&a["address"])).unwrap_or_default())
+    };
     let info = |field: &str| match text(&status["nodeInfo"][field]) {
         t if t.is_empty() => UNKNOWN.to_owned(),
         t => t,
     };
     vec![
-        object["metadata"]["name"].clone(), word.into(), or_none(joined(roles)).into(),
-        since(&object["metadata"]["creationTimestamp"], now).into(), text(&status["nodeInfo"]["kubeletVersion"]).into(),
-        address("InternalIP").into(), address("ExternalIP").into(), info("osImage").into(), info("kernelVersion").into(),
+        object["metadata"]["name"].clone(),
+        word.into(),
+        or_none(joined(roles)).into(),
+        since(&object["metadata"]["creationTimestamp"], now).into(),
+        text(&status["nodeInfo"]["kubeletVersion"]).into(),
+        address("InternalIP").into(),
+        address("ExternalIP").into(),
+        info("osImage").into(),
+        info("kernelVersion").into(),
         info("containerRuntimeVersion").into(),
     ]
 }
@@ -330,9 +357,16 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
         kind => format!("{kind}/{}", text(&of["name"])),
     };
     vec![
-        since(&last, now).into(), object["type"].clone(), object["reason"].clone(), object_text.into(),
-        text(&of["fieldPath"]).into(), source.into(), text(&either("message", "note")).trim().into(), since(&first, now).into(),
-        count(&either("count", "deprecatedCount")).max(1).into(), object["metadata"]["name"].clone(),
+        since(&last, now).into(),
+        object["type"].clone(),
+        object["reason"].clone(),
+        object_text.into(),
+        text(&of["fieldPath"]).into(),
+        source.into(),
+        text(&either("message", "note")).trim().into(),
+        since(&first, now).into(),
+        count(&either("count", "deprecatedCount")).max(1).into(),
+        object["metadata"]["name"].clone(),
     ]
 }
 
@@ -375,15 +409,22 @@ fn slice_addresses(object: &Value) -> String {
 fn binding(object: &Value, now: Timestamp) -> Vec<Value> {
     let of = |kind: &str| {
         let subjects = list(&object["subjects"]).iter().filter(|s| s["kind"] == kind);
-        subjects.map(|s| match (kind, s["namespace"].as_str()) {
-            ("ServiceAccount", Some(namespace)) => format!("{namespace}/{}", text(&s["name"])),
-            _ => text(&s["name"]),
-        }).collect::<Vec<_>>().join(", ")
+        subjects
+            .map(|s| match (kind, s["namespace"].as_str()) {
+                ("ServiceAccount", Some(namespace)) => format!("{namespace}/{}", text(&s["name"])),
+                _ => text(&s["name"]),
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let role = &object["roleRef"];
     vec![
-        object["metadata"]["name"].clone(), format!("{}/{}", text(&role["kind"]), text(&role["name"])).into(),
-        since(&object["metadata"]["creationTimestamp"], now).into(), of("User").into(), of("Group").into(), of("ServiceAccount").into(),
+        object["metadata"]["name"].clone(),
+        format!("{}/{}", text(&role["kind"]), text(&role["name"])).into(),
+        since(&object["metadata"]["creationTimestamp"], now).into(),
+        of("User").into(),
+        of("Group").into(),
+        of("ServiceAccount").into(),
     ]
 }
 
@@ -398,7 +439,9 @@ pub fn custom(column: &Column, object: &Value, now: Timestamp) -> Value {
         ("boolean", [flag, ..]) => flag.as_bool().map_or(Value::Null, Value::from),
         (_, [Value::String(one)]) => one.clone().into(),
         (_, [one]) => one.to_string().into(),
-        (_, many) => many.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(",").into(),
+        (_, many) => {
+            many.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(",").into()
+        }
     }
 }
 

@@ -21,11 +21,20 @@ fn every_kind_fills_its_columns() {
 fn pods_in_one_word() {
     let check = |pod: Value, word: &str| assert_eq!(rows::pod_status(&pod), word, "{pod}");
     check(json!({"status": {"phase": "Pending"}}), "Pending");
-    check(json!({"status": {"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}}), "CrashLoopBackOff");
-    check(json!({"spec": {"initContainers": [{"name": "i"}, {"name": "j"}]}, "status": {"phase": "Pending", "initContainerStatuses": [
-        {"name": "i", "state": {"terminated": {"exitCode": 0}}}, {"name": "j", "state": {"running": {}}}]}}), "Init:1/2");
+    check(
+        json!({"status": {"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}}),
+        "CrashLoopBackOff",
+    );
+    check(
+        json!({"spec": {"initContainers": [{"name": "i"}, {"name": "j"}]}, "status": {"phase": "Pending", "initContainerStatuses": [
+        {"name": "i", "state": {"terminated": {"exitCode": 0}}}, {"name": "j", "state": {"running": {}}}]}}),
+        "Init:1/2",
+    );
     check(json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Running"}}), "Terminating");
-    check(json!({"status": {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"reason": "Completed"}}}]}}), "Completed");
+    check(
+        json!({"status": {"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"reason": "Completed"}}}]}}),
+        "Completed",
+    );
 }
 
 #[test]

@@ -183,8 +183,11 @@ mod tests {
         let mut unknown = report.unknown;
         unknown.sort();
         assert_eq!(unknown, ["unknown field \"spec.containers[0].comand\"", "unknown field \"spec.nonsense\""]);
-        assert_eq!(pod, json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"a": "b"}},
-            "spec": {"containers": [{"name": "a"}]}}));
+        assert_eq!(
+            pod,
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "a"}]}})
+        );
     }
 
     #[test]

@@ -19,9 +19,23 @@ pub fn on_create(kind: &Kind, object: &Value) -> Answer<()> {
 /// A changed object.
 pub fn on_update(kind: &Kind, subresource: &str, old: &Value, new: &Value) -> Answer<()> {
     let mut causes = names::check_metadata(new);
-    causes.extend(immutable(kind, subresource, old, new));
+    causes.extend(late_finalizers(old, new));
     causes.extend(content(kind, new, subresource));
+    causes.extend(immutable(kind, subresource, old, new));
     refuse(kind, new, causes)
+}
+
+/// What is being deleted can't be held anew.
+fn late_finalizers(old: &Value, new: &Value) -> Option<Cause> {
+    let list = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let had = list(old);
+    let late: Vec<String> = list(new).iter().filter(|f| !had.contains(f)).map(Value::to_string).collect();
+    let why = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+        late.join(", ")
+    );
+    let going = !old["metadata"]["deletionTimestamp"].is_null();
+    (going && !late.is_empty()).then(|| Cause { reason: "FieldValueForbidden", message: why, field: "metadata.finalizers".into() })
 }
 
 fn refuse(kind: &Kind, object: &Value, causes: Vec<Cause>) -> Answer<()> {
@@ -152,7 +166,9 @@ fn definition(object: &Value) -> Vec<Cause> {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
     let mut causes = Vec::new();
-    for (field, value) in [("spec.group", &group), ("spec.names.plural", &plural), ("spec.names.kind", &text(&spec["names"]["kind"]))] {
+    for (field, value) in
+        [("spec.group", &group), ("spec.names.plural", &plural), ("spec.names.kind", &text(&spec["names"]["kind"]))]
+    {
         if value.is_empty() {
             causes.push(required(field));
         }
@@ -232,11 +248,7 @@ fn pod_change(old: &Value, new: &Value) -> Option<Cause> {
     let message = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,\
                    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
                    existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-    (rest(old) != rest(new)).then(|| Cause {
-        reason: "FieldValueForbidden",
-        message: message.into(),
-        field: "spec".into(),
-    })
+    (rest(old) != rest(new)).then(|| Cause { reason: "FieldValueForbidden", message: message.into(), field: "spec".into() })
 }
 
 #[cfg(test)]

@@ -35,8 +35,7 @@ fn is_dns_subdomain(text: &str) -> bool {
 fn is_label_value(text: &str) -> bool {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    text.is_empty()
-        || text.len() <= 63 && text.chars().all(fine) && edge(text.chars().next()) && edge(text.chars().last())
+    text.is_empty() || text.len() <= 63 && text.chars().all(fine) && edge(text.chars().next()) && edge(text.chars().last())
 }
 
 /// Whether the name of a new object fits its kind, and its labels.

@@ -50,10 +50,7 @@ fn cause(reason: &'static str, field: &str, message: String) -> Cause {
 }
 
 fn shown(value: &Value) -> String {
-    match value {
-        Value::Object(_) | Value::Array(_) => value.to_string(),
-        other => other.to_string(),
-    }
+    value.to_string()
 }
 
 fn invalid(value: &Value, path: &str, why: String) -> Cause {
@@ -189,8 +186,7 @@ fn check_list(schema: &Value, items: &[Value], value: &Value, path: &str, out: &
     if let Some(min) = schema["minItems"].as_u64().filter(|min| (items.len() as u64) < *min) {
         out.push(invalid(value, path, format!("{path} in body should have at least {min} items")));
     }
-    let keys: Vec<&str> =
-        schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let keys: Vec<&str> = schema["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let unique = schema["uniqueItems"] == true || schema["x-kubernetes-list-type"] == "set" || !keys.is_empty();
     let key = |item: &Value| match keys.is_empty() {
         true => item.clone(),
@@ -208,13 +204,7 @@ fn check_list(schema: &Value, items: &[Value], value: &Value, path: &str, out: &
     }
 }
 
-fn check_object(
-    schema: &Value,
-    fields: &serde_json::Map<String, Value>,
-    value: &Value,
-    path: &str,
-    out: &mut Vec<Cause>,
-) {
+fn check_object(schema: &Value, fields: &serde_json::Map<String, Value>, value: &Value, path: &str, out: &mut Vec<Cause>) {
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(required) {
@@ -243,24 +233,33 @@ fn check_combinations(schema: &Value, value: &Value, path: &str, out: &mut Vec<C
     for branch in branches("allOf") {
         check(branch, value, path, out);
     }
-    let at = if path.is_empty() { "<nil>" } else { path };
     if !branches("anyOf").is_empty() && !branches("anyOf").iter().any(fits) {
-        if let Some(first) = branches("anyOf").first() {
-            out.extend(validate(first, value, path));
-        }
-        out.push(invalid(value, path, format!("{at} in body must validate at least one schema (anyOf)")));
+        out.push(whole(path, "must validate at least one schema (anyOf)"));
+        out.extend(nearest(branches("anyOf"), value, path));
     }
     if !branches("oneOf").is_empty() {
         let found = branches("oneOf").iter().filter(|b| fits(b)).count();
         if found != 1 {
             let said = found_text(found);
-            let why = format!("{at} in body must validate one and only one schema (oneOf). {said}");
-            out.push(invalid(value, path, why));
+            out.push(whole(path, &format!("must validate one and only one schema (oneOf). {said}")));
+            if found == 0 {
+                out.extend(nearest(branches("oneOf"), value, path));
+            }
         }
     }
     if schema["not"].is_object() && fits(&schema["not"]) {
-        out.push(invalid(value, path, format!("{at} in body must not validate the schema (not)")));
+        out.push(whole(path, "must not validate the schema (not)"));
     }
+}
+
+/// What the branch that fits best forbids.
+fn nearest(branches: &[Value], value: &Value, path: &str) -> Vec<Cause> {
+    branches.iter().map(|branch| validate(branch, value, path)).min_by_key(Vec::len).unwrap_or_default()
+}
+
+/// What combinations say is said of the whole object.
+fn whole(path: &str, why: &str) -> Cause {
+    cause("FieldValueInvalid", "", format!("Invalid value: \"\": \"{path}\" {why}"))
 }
 
 fn found_text(found: usize) -> String {
@@ -309,7 +308,7 @@ mod tests {
         let either = json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]});
         check(either.clone(), json!({"a": 1}), &[]);
         check(either.clone(), json!({"a": 1, "b": 1}), &["FieldValueInvalid"]);
-        check(either, json!({}), &["FieldValueInvalid"]);
+        check(either, json!({}), &["FieldValueInvalid", "FieldValueRequired"]);
         check(json!({"format": "date-time"}), json!("2026-01-01T00:00:00Z"), &[]);
         check(json!({"format": "date-time"}), json!("yesterday"), &["FieldValueInvalid"]);
         check(json!({"not": {"enum": [1]}}), json!(1), &["FieldValueInvalid"]);

@@ -20,7 +20,12 @@ fn what_kinds_demand() {
     check("v1", "Pod", json!({"spec": {"containers": [mounted]}}), &["spec.containers[0].volumeMounts[0].name"]);
     check("v1", "Service", json!({"spec": {}}), &["spec.ports"]);
     check("v1", "Service", json!({"spec": {"clusterIP": "None"}}), &[]);
-    check("v1", "Service", json!({"spec": {"ports": [{"port": 80}, {"port": 0, "name": "x"}]}}), &["spec.ports[0].name", "spec.ports[1].port"]);
+    check(
+        "v1",
+        "Service",
+        json!({"spec": {"ports": [{"port": 80}, {"port": 0, "name": "x"}]}}),
+        &["spec.ports[0].name", "spec.ports[1].port"],
+    );
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}});
     let deployment = |label: &str| json!({"spec": {"selector": {"matchLabels": {"a": label}}, "template": template}});
     check("apps/v1", "Deployment", deployment("b"), &[]);
