@@ -15,7 +15,14 @@ pub struct Allowance<'a> {
 }
 
 /// Functions that are longer than the rest may be.
-pub const LONG_FUNCTIONS: &[Allowance<'_>] = &[];
+pub const LONG_FUNCTIONS: &[Allowance<'_>] = &[
+    Allowance { place: "crates/homarus-local/tests/api_table/requests.rs patches", lines: 80, reason: "a table of requests" },
+    Allowance {
+        place: "crates/homarus-proxy/tests/scenarios/process.rs metrics_have_the_names_and_labels_that_dashboards_ask_for",
+        lines: 90,
+        reason: "a table of names and labels",
+    },
+];
 
 /// Files that are longer than the rest may be.
 pub const LONG_FILES: &[Allowance<'_>] = &[];
@@ -34,6 +41,7 @@ pub struct Pass<'a> {
 pub const PASSES: &[Pass<'_>] = &[
     Pass { file: "crates/homarus-proxy/src/balance/endpoint.rs", name: "SystemTime::now", reason: CERTIFICATES },
     Pass { file: "crates/homarus-proxy/src/balance/metrics.rs", name: "SystemTime::now", reason: "a metric that is a date" },
+    Pass { file: "crates/homarus-proxy/src/http/mod.rs", name: "SystemTime::now", reason: CERTIFICATES },
     Pass { file: "crates/homarus-proxy/src/observe/access.rs", name: "SystemTime::now", reason: "the date of a log line" },
     Pass { file: "crates/homarus-proxy/src/observe/process.rs", name: "SystemTime::now", reason: "metrics that are dates" },
     Pass { file: "crates/homarus-proxy/src/secure/certify.rs", name: "SystemTime::now", reason: CERTIFICATES },
