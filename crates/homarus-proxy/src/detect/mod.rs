@@ -12,7 +12,13 @@ use crate::{
     io::Io,
     net::{self, Instant},
 };
-use std::{future::poll_fn, io, time::Duration};
+use bytes::Bytes;
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 /// How long a client may be silent before the server gets the chance to speak first.
 pub const SILENCE: Duration = Duration::from_millis(5);
@@ -39,13 +45,12 @@ pub async fn first(
 ) -> io::Result<First> {
     let deadline = net::now() + limit;
     let silence = if server_first { Duration::ZERO } else { SILENCE.min(limit) };
-    let readable = net::timeout(silence, poll_fn(|cx| client.poll_readable(cx))).await;
-    if readable.is_some() {
-        return read(client, None).await;
+    if let Some(said) = net::timeout(silence, poll_fn(|cx| poll_first(client, cx))).await {
+        return Ok(by_client(said?, None));
     }
     let Some(mut server) = Box::pin(speculate()).await else {
-        return match until(deadline, poll_fn(|cx| client.poll_readable(cx))).await {
-            Some(()) => read(client, None).await,
+        return match until(deadline, poll_fn(|cx| poll_first(client, cx))).await {
+            Some(said) => Ok(by_client(said?, None)),
             None => Ok(First::Silence(None)),
         };
     };
@@ -53,13 +58,13 @@ pub async fn first(
     let spoke = until(deadline, async {
         tokio::select! {
             biased;
-            () = poll_fn(|cx| client.poll_readable(cx)) => true,
-            () = poll_fn(|cx| server.poll_readable(cx)) => false,
+            said = poll_fn(|cx| poll_first(client, cx)) => Some(said),
+            () = poll_fn(|cx| poll_spoken(&mut server, cx)) => None,
         }
     });
     match spoke.await {
-        Some(true) => read(client, Some(server)).await,
-        Some(false) => Ok(First::Server(server)),
+        Some(Some(said)) => Ok(by_client(said?, Some(server))),
+        Some(None) => Ok(First::Server(server)),
         None => Ok(First::Silence(Some(server))),
     }
 }
@@ -68,12 +73,27 @@ async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     net::timeout(deadline.saturating_duration_since(net::now()), future).await
 }
 
-async fn read(client: &mut Io, server: Option<Io>) -> io::Result<First> {
+/// The first bytes; none if the client has ended. Readiness may be stale, so only a read tells, and no buffer is held while
+/// there is nothing in it.
+fn poll_first(client: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<Buffer>> {
+    ready!(client.poll_readable(cx));
     let mut buffer = Buffer::take();
-    match more(client, &mut buffer).await? {
-        0 => Ok(First::Ended),
-        _ => Ok(First::Client(buffer, server)),
+    let n = ready!(client.poll_read_into(cx, buffer.space()))?;
+    buffer.filled(n);
+    Poll::Ready(Ok(buffer))
+}
+
+/// Ready when the server has said something or has ended. What it said is put back. A session ticket of TLS, which makes
+/// the socket readable, is no word of the server.
+fn poll_spoken(server: &mut Io, cx: &mut Context<'_>) -> Poll<()> {
+    if let Ok(buffer) = ready!(poll_first(server, cx)) {
+        server.unread(Bytes::copy_from_slice(&buffer));
     }
+    Poll::Ready(())
+}
+
+fn by_client(said: Buffer, server: Option<Io>) -> First {
+    if said.is_empty() { First::Ended } else { First::Client(said, server) }
 }
 
 /// Reads more of the first bytes; zero: the client has ended.

@@ -133,7 +133,7 @@ impl Handler for Requests {
         if !asked.wants_upgrade {
             headers::strip_connection(&mut head.headers);
         }
-        if head.uri.authority().is_none() && !head.headers.contains_key(header::HOST) && head.version != Version::HTTP_10 {
+        if head.uri.authority().is_none() && !head.headers.contains_key(header::HOST) {
             self.destination.give_authority(&mut head);
         }
         match Box::pin(self.carry(head, body, &asked, &mut told)).await {

@@ -1,1 +1,172 @@
-//! Soon.
+//! The process: its start, its end, its metrics and its admin port.
+
+use crate::{PROXY, mesh};
+use homarus_testkit::{
+    client::{Http1, block_on, collect, http2, request},
+    mesh::{CLIENT_ID, SERVER_ID},
+    servers::{Asked, echo, echo_h2, http1, mirror, respond, serve_h2},
+    wait_for,
+};
+use std::{io::Write, process::Command, time::Duration};
+
+#[test]
+fn a_drain_lets_requests_finish() {
+    let mut mesh = mesh();
+    let port = mesh.serve(|tcp| {
+        http1(tcp, |_, out| {
+            std::thread::sleep(Duration::from_millis(600));
+            out.write_all(&respond("200 OK", &[], b"finished")).is_ok()
+        });
+    });
+    let slow = async |asked: Asked| {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        echo_h2(asked).await;
+    };
+    let grpc = mesh.service_at("grpc", serve_h2(mesh.server().listen(0), None, slow));
+    let web = mesh.service_at("web", port);
+    let mut idle = Http1::new(mesh.client().connect(web).unwrap());
+    assert_eq!(idle.get("/").status(), 200);
+    let mut http = Http1::new(mesh.client().connect(web).unwrap());
+    http.write("GET / HTTP/1.1\r\nhost: w\r\n\r\n");
+    let tcp = mesh.client().connect(grpc).unwrap();
+    block_on(async {
+        let mut client = http2(tcp).await.ready().await.unwrap();
+        let (response, _) = client.send_request(request("POST", "/", &[("content-type", "application/grpc")]), true).unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        mesh.client_proxy().terminate();
+        mesh.server_proxy().terminate();
+        let (_, trailers) = collect(response.await.unwrap().into_body()).await.unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        // The connection takes no more.
+        let refused = match client.ready().await {
+            Ok(mut client) => match client.send_request(request("POST", "/", &[]), true) {
+                Ok((response, _)) => response.await.is_err(),
+                Err(_) => true,
+            },
+            Err(_) => true,
+        };
+        assert!(refused, "a connection that was said goodbye to takes no requests");
+    });
+    let reply = http.response();
+    assert_eq!((reply.text().as_str(), reply.header("connection")), ("finished", Some("close")));
+    assert_eq!(idle.rest(), b"");
+    assert_eq!(mesh.client_proxy().wait_exit().code(), Some(0));
+    assert_eq!(mesh.server_proxy().wait_exit().code(), Some(0));
+}
+
+#[test]
+fn an_invalid_environment_is_named() {
+    let output = Command::new(PROXY).env_clear().env("LINKERD2_PROXY_OUTBOUND_CONNECT_TIMEOUT", "soon").output().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    for name in ["OUTBOUND_CONNECT_TIMEOUT", "DESTINATION_SVC_ADDR", "IDENTITY_TRUST_ANCHORS"] {
+        assert!(text.contains(&format!("LINKERD2_PROXY_{name}")), "{name} is not in {text}");
+    }
+}
+
+#[test]
+fn the_log_level_changes_while_it_runs() {
+    let mut mesh = mesh();
+    let (status, filter) = mesh.client_proxy().admin("GET", "/proxy-log-level", "");
+    assert_eq!(status, 200, "{filter}");
+    assert_eq!(mesh.client_proxy().admin("PUT", "/proxy-log-level", "not=a=filter").0, 400);
+    assert_eq!(mesh.client_proxy().admin("PUT", "/proxy-log-level", "debug").0, 204);
+    let web = mesh.service_at("web", mesh.serve(mirror));
+    assert_eq!(Http1::new(mesh.client().connect(web).unwrap()).get("/").status(), 200);
+    wait_for("debug lines", || mesh.client_proxy().log().contains("DEBUG").then_some(()));
+    assert_eq!(mesh.client_proxy().admin("GET", "/live", "").0, 200);
+    assert_eq!(mesh.client_proxy().admin("POST", "/shutdown", "").0, 404);
+}
+
+#[test]
+fn metrics_have_the_names_and_labels_that_dashboards_ask_for() {
+    let mut mesh = mesh();
+    let port = mesh.serve(mirror);
+    let web = mesh.service_at("web", port);
+    let db = mesh.opaque_service_at("db", mesh.serve(echo));
+    assert_eq!(Http1::new(mesh.client().connect(web).unwrap()).get("/").status(), 200);
+    let mut tcp = mesh.client().connect(db).unwrap();
+    tcp.write_all(b"x").unwrap();
+    std::io::Read::read_exact(&mut tcp, &mut [0]).unwrap();
+    drop(tcp);
+    let (target, port_text) = (mesh.server().at(port).to_string(), port.to_string());
+
+    let out = mesh.client_proxy().wait_metric("tcp_close_total", &[("direction", "outbound"), ("peer", "dst")], 1.0);
+    let parent = [
+        ("parent_group", "core"),
+        ("parent_kind", "Service"),
+        ("parent_namespace", "test"),
+        ("parent_name", "web"),
+        ("parent_port", "80"),
+    ];
+    let endpoint = [
+        ("direction", "outbound"),
+        ("tls", "true"),
+        ("server_id", SERVER_ID),
+        ("target_addr", &target),
+        ("target_ip", "10.77.0.2"),
+        ("target_port", &port_text),
+        ("authority", "web.test.svc.cluster.local:80"),
+        ("dst_service", "web"),
+        ("dst_namespace", "test"),
+    ];
+    let ok = [&endpoint[..], &[("status_code", "200"), ("classification", "success"), ("grpc_status", ""), ("error", "")]].concat();
+    let http_route = [("route_kind", "default"), ("route_name", "http")];
+    let backend = [("backend_kind", "Service"), ("backend_name", "web"), ("backend_port", "80")];
+    let expected: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("request_total", endpoint.into()),
+        ("response_total", ok),
+        ("response_latency_ms_count", [&endpoint[..], &[("status_code", "200")]].concat()),
+        ("tcp_open_total", [&endpoint[..1], &[("peer", "dst"), ("tls", "true"), ("server_id", SERVER_ID)]].concat()),
+        ("tcp_open_total", vec![("direction", "outbound"), ("peer", "src")]),
+        ("tcp_read_bytes_total", vec![("direction", "outbound"), ("peer", "dst")]),
+        ("tcp_write_bytes_total", vec![("direction", "outbound"), ("peer", "dst")]),
+        (
+            "outbound_http_route_request_statuses_total",
+            [&parent[..], &http_route, &[("http_status", "200"), ("error", "")]].concat(),
+        ),
+        ("outbound_http_route_request_duration_seconds_count", [&parent[..], &http_route].concat()),
+        ("outbound_http_route_backend_requests_total", [&parent[..], &http_route, &backend].concat()),
+        ("outbound_http_route_backend_response_statuses_total", [&parent[..], &backend, &[("http_status", "200")]].concat()),
+        ("outbound_http_balancer_endpoints", [&parent[..], &[("endpoint_state", "ready")]].concat()),
+        ("outbound_tcp_route_open_total", vec![("parent_name", "db"), ("route_name", "opaque")]),
+        ("outbound_tcp_protocol_connections_total", vec![("protocol", "opaq"), ("parent_name", "db")]),
+        ("control_response_total", vec![("addr", "127.0.0.1:8090")]),
+        ("process_resident_memory_bytes", vec![]),
+        ("process_start_time_seconds", vec![]),
+        ("proxy_build_info", vec![]),
+        ("control_identity_cert_expiration_timestamp_seconds", vec![]),
+    ];
+    check(&out, &expected);
+
+    let inbound = mesh.server_proxy().metrics();
+    let srv = [("srv_group", ""), ("srv_kind", "default"), ("srv_name", "all-unauthenticated"), ("srv_port", &port_text)];
+    let client = [("direction", "inbound"), ("tls", "true"), ("client_id", CLIENT_ID), ("target_addr", &target)];
+    let rule = [
+        ("route_group", ""),
+        ("route_kind", "default"),
+        ("route_name", "default"),
+        ("authz_group", ""),
+        ("authz_kind", "default"),
+        ("authz_name", "all-unauthenticated"),
+    ];
+    let expected: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("request_total", [&client[..], &srv, &rule].concat()),
+        ("response_total", [&client[..], &srv, &rule, &[("status_code", "200"), ("classification", "success")]].concat()),
+        ("inbound_http_authz_allow_total", [&client[1..], &srv, &rule].concat()),
+        ("inbound_tcp_authz_allow_total", vec![("authz_name", "all-unauthenticated"), ("client_id", CLIENT_ID)]),
+        ("tcp_open_total", vec![("direction", "inbound"), ("peer", "src"), ("tls", "true"), ("client_id", CLIENT_ID)]),
+        ("tcp_open_total", vec![("direction", "inbound"), ("peer", "dst"), ("tls", "no_identity"), ("no_tls_reason", "loopback")]),
+        ("inbound_http_requests_total", vec![("parent_kind", "default"), ("route_name", "default")]),
+        ("inbound_http_statuses_total", vec![("route_name", "default")]),
+    ];
+    check(&inbound, &expected);
+}
+
+fn check(metrics: &homarus_testkit::metrics::Metrics, expected: &[(&str, Vec<(&str, &str)>)]) {
+    let missing: Vec<_> = expected.iter().filter(|(name, labels)| metrics.sum(name, labels) <= 0.0).collect();
+    let shown: Vec<_> =
+        missing.iter().map(|(name, labels)| format!("{name}{labels:?}; there is\n{}", metrics.family(name))).collect();
+    assert!(shown.is_empty(), "missing:\n{}", shown.join("\n\n"));
+}

@@ -62,13 +62,16 @@ pub async fn serve<H: Handler>(io: Io, handler: &H, mut ending: Ending) -> Resul
     let mut conn = Conn::new(io);
     loop {
         if conn.input().is_empty() {
-            let go_on = tokio::select! {
+            // Readiness may be stale: only bytes begin a request, and the time that it may take.
+            let read = tokio::select! {
                 biased;
-                () = poll_fn(|cx| conn.io.poll_readable(cx)) => true,
-                () = ending.comes() => false,
+                read = poll_fn(|cx| conn.poll_fill(cx)) => Some(read?),
+                () = ending.comes() => None,
             };
-            if !go_on {
-                return finish(conn).await;
+            match read {
+                None => return finish(conn).await,
+                Some(0) => return Ok(()),
+                Some(_) => {}
             }
         }
         // Boxed, so that a parked connection is small.
