@@ -67,7 +67,8 @@ fn without_a_cluster_a_remedy_is_told() {
     check("stat deploy --kubeconfig /nonexistent/config", 1, "", "--kubeconfig or $KUBECONFIG");
     check("check --kubeconfig /nonexistent/config --wait 0s", 1, "× can initialize the client", "");
     check("check --kubeconfig /nonexistent/config -o json", 1, "\"success\": false", "");
-    check("up --state-dir /nonexistent/state --programs /nonexistent", 1, "", "homarus up");
+    let remedy = if rustix::process::geteuid().is_root() { "name their folder with --programs" } else { "Run `sudo homarus up`" };
+    check("up --state-dir /nonexistent/state --programs /nonexistent", 1, "", remedy);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn apply(endpoints: &mut Endpoints, update: Update) {
     match update.update {
         Some(Kind::Add(set)) => {
             for address in &set.addrs {
-                endpoints.extend(found(address, &set.metric_labels).into_iter());
+                endpoints.extend(found(address, &set.metric_labels));
             }
         }
         Some(Kind::Remove(set)) => {
@@ -95,7 +95,7 @@ fn apply(endpoints: &mut Endpoints, update: Update) {
 }
 
 fn found(address: &WeightedAddr, shared: &std::collections::HashMap<String, String>) -> Option<(SocketAddr, Found)> {
-    let socket = SocketAddr::try_from(address.addr.clone()?).ok()?;
+    let socket = SocketAddr::try_from(address.addr?).ok()?;
     let of_endpoint = |name: &str| address.metric_labels.get(name).cloned().unwrap_or_default();
     let of_any = |name: &str| address.metric_labels.get(name).or_else(|| shared.get(name)).cloned().unwrap_or_default();
     let (namespace, service) = (of_any("namespace"), of_any("service"));

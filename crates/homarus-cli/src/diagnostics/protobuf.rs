@@ -221,7 +221,7 @@ mod tests {
         use inbound::proxy_protocol::{Detect, Kind};
         let timeout = Some(prost_types::Duration { seconds: 10, nanos: 0 });
         let server = inbound::Server {
-            protocol: Some(inbound::ProxyProtocol { kind: Some(Kind::Detect(Detect { timeout, http_routes: Vec::new() })) }),
+            protocol: Some(inbound::ProxyProtocol { kind: Some(Kind::Detect(Detect { timeout, ..Default::default() })) }),
             labels: [("kind".to_owned(), "default".to_owned())].into(),
             authorizations: vec![inbound::Authz {
                 metadata: Some(meta::Metadata { kind: Some(meta::metadata::Kind::Default("all-unauthenticated".into())) }),

@@ -23,8 +23,8 @@ use transform::{Action, How};
 
 /// Puts workloads into the mesh.
 pub async fn run(globals: &Globals, args: &Inject) -> Outcome {
-    let how = how(globals, args).await?;
     let text = source::read(args.source.as_deref()).await?;
+    let how = how(globals, args).await?;
     let (documents, reports) = transform_all(&text, |object| transform::inject(object, &how))?;
     eprint!("{}", report::text(&reports, "injected", globals.verbose));
     if let Some(refused) = report::refused(&reports) {
@@ -54,7 +54,7 @@ fn transform_all(
     for document in &mut documents {
         match document["kind"].as_str() {
             Some("List") => {
-                for item in document["items"].as_array_mut().into_iter().flatten() {
+                for item in document.get_mut("items").and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
                     reports.push(change(item)?);
                 }
             }

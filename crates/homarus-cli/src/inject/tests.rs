@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used)]
 use clap::Parser;
-use homarus_kube::injection::values::Values;
 
 use super::transform::{Action, How};
 use super::*;
@@ -34,7 +33,7 @@ fn args(line: &str) -> Inject {
 fn injected(text: &str, line: &str) -> Result<(String, String), String> {
     let args = args(line);
     let action = match args.manual {
-        true => Action::Whole(Box::new(Values::default())),
+        true => Action::Whole(Box::default()),
         false => Action::Annotate { mode: if args.ingress { "ingress" } else { "enabled" } },
     };
     let annotations = transform::annotations(&args).map_err(|failure| failure.to_string())?;
@@ -118,7 +117,7 @@ fn warnings_and_refusals() {
     assert_eq!(injected(&with("hostNetwork: true"), "").unwrap_err(), "failed to inject deployment/web: hostNetwork is enabled");
     let sidecar = with("initContainers: [{name: istio-init, image: x}]");
     assert_eq!(injected(&sidecar, "").unwrap_err(), "failed to inject deployment/web: pod has a sidecar injected already");
-    let udp = WEB.replace("containerPort: 80", "{containerPort: 80, protocol: UDP}").replace("- {", "- {");
+    let udp = WEB.replace("containerPort: 80", "{containerPort: 80, protocol: UDP}");
     assert!(injected(&udp, "").unwrap().1.starts_with("\n‼ deployment/web uses \"protocol: UDP\"\n\n"));
     let disabled = WEB.replace("labels:\n        app: web", "annotations: {linkerd.io/inject: disabled}");
     let (yaml, said) = injected(&disabled, "").unwrap();

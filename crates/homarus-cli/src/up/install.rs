@@ -31,7 +31,7 @@ pub(super) async fn run(client: &Client, state: &State, args: &Up, progress: &Pr
 fn probe_often(object: &mut Value) {
     let Some(spec) = object.pointer_mut("/spec/template/spec").filter(|spec| spec.is_object()) else { return };
     for list in ["containers", "initContainers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(probe) = container.get_mut("readinessProbe").and_then(Value::as_object_mut) {
                 probe.insert("periodSeconds".into(), 1.into());
                 // As many seconds as before until a failing one counts.

@@ -10,6 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     sync::{
@@ -32,6 +33,8 @@ pub struct Up {
     state: tempfile::TempDir,
     runtime: Runtime,
     client: Client,
+    /// Held as long as this mesh has the machine.
+    _machine: File,
 }
 
 /// Tries until there is something, for a bounded time.
@@ -73,7 +76,8 @@ impl Up {
     /// A new mesh. Two don't fit on one machine, so one waits for the other to end.
     pub fn start() -> Self {
         let state = tempfile::tempdir().unwrap();
-        eventually("the mesh before has ended", || (!std::path::Path::new("/sys/class/net/homarus0").exists()).then_some(()));
+        let machine = File::create(std::env::temp_dir().join("homarus-mesh-tests.lock")).unwrap();
+        machine.lock().unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_homarus"))
             .args(["up", "--ephemeral", "--state-dir"])
             .arg(state.path())
@@ -83,23 +87,16 @@ impl Up {
             .spawn()
             .unwrap();
         let (lines, stderr) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
-        let told = std::thread::spawn(move || {
-            BufReader::new(stderr)
-                .lines()
-                .map_while(Result::ok)
-                .inspect(|l| eprintln!("up: {l}"))
-                .any(|l| l.contains("The mesh is up"))
-        });
+        std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).for_each(|l| eprintln!("up: {l}")));
         let mut lines = BufReader::new(lines).lines().map_while(Result::ok).inspect(|l| println!("up: {l}"));
         let kubeconfig = lines.find_map(|line| line.strip_prefix("kubeconfig: ").map(str::to_owned)).expect("the mesh comes up");
         std::thread::spawn(move || lines.for_each(drop));
-        drop(told);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = runtime.block_on(async {
             let config = Kubeconfig::read_from(kubeconfig).unwrap();
             Client::try_from(Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap()).unwrap()
         });
-        Self { process: Mutex::new(process), state, runtime, client }
+        Self { process: Mutex::new(process), state, runtime, client, _machine: machine }
     }
 
     /// Applies objects, as `kubectl apply --server-side` does.
