@@ -102,9 +102,7 @@ pub(super) fn outbound(state: &State, spec: &ob::TrafficSpec) -> Result<ob::Outb
     use ob::traffic_spec::Target;
 
     let authority = match &spec.target {
-        Some(Target::Addr(addr)) => {
-            SocketAddr::try_from(addr.clone()).map_err(|e| Status::invalid_argument(e.to_string()))?.to_string()
-        }
+        Some(Target::Addr(addr)) => SocketAddr::try_from(*addr).map_err(|e| Status::invalid_argument(e.to_string()))?.to_string(),
         Some(Target::Authority(authority)) => authority.clone(),
         None => return Err(Status::invalid_argument("no target")),
     };

@@ -197,9 +197,10 @@ async fn respond<T: Tally>(
         response.tally.failed(&error);
         return Err(error.into());
     }
-    let mut exchange = shared.borrow_mut();
-    let Exchange { conn, decoder, .. } = &mut *exchange;
-    let Some(mut conn) = conn.take() else { return Err(BodyError::Canceled.into()) };
+    // Nothing stays borrowed: whoever still sends the request's body may ask for more of it meanwhile.
+    let conn = shared.borrow_mut().conn.take();
+    let mut decoder = std::mem::replace(&mut shared.borrow_mut().decoder, Decoder::new(Framing::None));
+    let Some(mut conn) = conn else { return Err(BodyError::Canceled.into()) };
     if close && decoder.is_done() {
         return Ok(Some(Next::Close(conn)));
     }
@@ -207,7 +208,7 @@ async fn respond<T: Tally>(
         linger(conn).await?;
         return Ok(None);
     }
-    let discarded = net::timeout(HEAD_TIMEOUT, discard(&mut conn, decoder)).await;
+    let discarded = net::timeout(HEAD_TIMEOUT, discard(&mut conn, &mut decoder)).await;
     if discarded != Some(true) {
         linger(conn).await?;
         return Ok(None);
