@@ -178,15 +178,3 @@ spec:
     let script = "for i in 1 2 3 4 5; do timeout 0.5 nc -d smtp 2525 < /dev/null && exit; sleep 1; done";
     assert_eq!(up.run("s46", "default", true, script), "220 mail.example ESMTP");
 }
-
-#[test]
-fn nothing_outlives_a_kill() {
-    let up = Up::start();
-    let before = up.descendants();
-    assert!(before.len() > 3, "a mesh has processes: {before:?}");
-    up.kill();
-    up::eventually("its processes end", || before.iter().all(|pid| !up::is_alive(*pid)).then_some(()));
-    let links = std::fs::read_dir("/sys/class/net").unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    let left: Vec<String> = links.filter(|l| l.starts_with("homarus")).collect();
-    assert!(left.is_empty(), "{left:?}");
-}

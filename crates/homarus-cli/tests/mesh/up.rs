@@ -49,11 +49,6 @@ pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Whether a process is there and has not just ended.
-pub fn is_alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
-}
-
 /// The documents of a manifest.
 pub fn docs(yaml: &str) -> Vec<Value> {
     serde_yaml_ng::Deserializer::from_str(yaml)
@@ -170,32 +165,6 @@ impl Up {
             assert!(ended.is_none(), "the mesh ended while waiting for {what}: {ended:?}");
             attempt()
         })
-    }
-
-    /// All processes of the mesh.
-    pub fn descendants(&self) -> Vec<u32> {
-        let parent_of = |pid: u32| -> Option<u32> {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-        };
-        let all: Vec<u32> =
-            std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse().ok()).collect();
-        let mut found = vec![self.process.lock().unwrap().id()];
-        loop {
-            let more: Vec<u32> =
-                all.iter().copied().filter(|p| !found.contains(p) && parent_of(*p).is_some_and(|pp| found.contains(&pp))).collect();
-            if more.is_empty() {
-                return found;
-            }
-            found.extend(more);
-        }
-    }
-
-    /// Ends it without a chance to clean up.
-    pub fn kill(&self) {
-        let mut process = self.process.lock().unwrap();
-        process.kill().unwrap();
-        process.wait().unwrap();
     }
 }
 
