@@ -69,8 +69,7 @@ impl Inbound {
     /// Carries one connection to its end.
     pub async fn carry(self: Rc<Self>, accepted: Accepted) {
         let (client, original_dst) = (accepted.client, accepted.original_dst);
-        // Boxed, so that an idle connection is small.
-        let ended = match Box::pin(self.settle(accepted)).await {
+        let ended = match self.worker.settled(self.settle(accepted)).await {
             Ok(Some(Way::Copy(connection, server))) => Box::pin(self.copy(connection, server)).await.map_err(|e| e.to_string()),
             Ok(Some(Way::Http1(connection))) => {
                 let ending = Ending::new(self.worker.drain.clone(), connection.expires);

@@ -104,10 +104,11 @@ impl Io {
         std::mem::take(&mut self.prefix)
     }
 
-    /// Starts counting, as one more connection of its kind.
+    /// Starts counting, as one more connection of its kind. What was read ahead counts as read now.
     pub fn count(&mut self, metrics: Rc<TransportMetrics>) {
         metrics.opened.inc();
         metrics.open.inc();
+        metrics.read.add(self.prefix.len() as u64);
         self.meter = Some(Meter { metrics, failure: None });
     }
 
@@ -149,7 +150,8 @@ impl Io {
         if !self.prefix.is_empty() {
             let n = dst.len().min(self.prefix.len());
             self.prefix.copy_to_slice(&mut dst[..n]);
-            return Poll::Ready(self.read(Ok(n)));
+            // It was counted when it was read first.
+            return Poll::Ready(Ok(n));
         }
         let result = match &mut self.transport {
             Transport::Tcp(tcp) => {

@@ -55,8 +55,7 @@ impl Outbound {
     pub async fn carry(self: Rc<Self>, accepted: Accepted) {
         let (client, original_dst) = (accepted.client, accepted.original_dst);
         let destination = self.destination(original_dst);
-        // Boxed, so that an idle connection is small.
-        let ended = match Box::pin(self.settle(&destination, accepted)).await {
+        let ended = match self.worker.settled(self.settle(&destination, accepted)).await {
             Ok(Some(Way::Copy(client, server))) => copy::both(client, server).await.map_err(|e| e.to_string()),
             Ok(Some(Way::Http1(io))) => {
                 let requests = Requests::new(&self.worker, &destination, client.ip());

@@ -2,9 +2,12 @@
 
 use crate::{config::Config, discover::Discovery, observe::Registry, secure::Keyring};
 use homarus_daemon::drain::Drain;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 /// What all connections of one worker share. Never leaves its thread.
@@ -21,6 +24,29 @@ pub struct Worker {
     pub drain: Drain,
     /// Requests under way in all workers, inbound and outbound.
     pub in_flight: [Arc<InFlight>; 2],
+}
+
+/// How long a connection that has not said what it wants is kept when the process is ending.
+const UNDECIDED: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// What a connection turns out to want; nothing, if the process is ending and it takes its time.
+    pub async fn settled<T, E>(&self, settle: impl Future<Output = Result<Option<T>, E>>) -> Result<Option<T>, E> {
+        let mut drain = self.drain.clone();
+        let late = async {
+            drain.signaled().await;
+            crate::net::sleep(UNDECIDED).await;
+        };
+        // Boxed, so that an idle connection is small.
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                settled = settle => settled,
+                () = late => Ok(None),
+            }
+        })
+        .await
+    }
 }
 
 /// Counts requests under way, up to a limit. Shared by all workers.

@@ -193,7 +193,7 @@ impl Histogram {
 }
 
 /// All series of the process. Clones share them; each belongs to one thread, its shard.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     shard: usize,
     families: Arc<Mutex<BTreeMap<Half, Vec<FamilyState>>>>,
@@ -211,12 +211,6 @@ struct Series {
     shards: Vec<(usize, Cells)>,
     used: Instant,
     seen: u64,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self { shard: 0, families: Arc::default() }
-    }
 }
 
 impl Registry {
