@@ -313,8 +313,8 @@ async fn a_control_plane_that_drains_keeps_its_streams_and_gets_no_new_ones() {
     let _other = new.get.stream([add(&[3])]);
     // A stream that begins before the news has come still goes to the old server, which has nothing for it: ask again.
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let mut others = discovery.endpoints(&"two:80".into());
+    for other in 2.. {
+        let mut others = discovery.endpoints(&format!("service-{other}:80").into());
         let came = others.wait_for(|set| set.as_deref().is_some_and(|set| last_octets(set) == [3]));
         if tokio::time::timeout(Duration::from_millis(200), came).await.is_ok() {
             break;
