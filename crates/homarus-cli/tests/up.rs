@@ -132,7 +132,7 @@ fn one_command_runs_the_mesh_and_leaves_nothing_behind() {
     assert_eq!(mesh.on_state("status").status.code(), Some(1));
 
     let mut mesh = Mesh::up(&[]);
-    until("a second mesh", || mesh.on_state("status").status.success() && link_exists());
+    until("a second mesh", || mesh.on_state("status").status.success() && link_exists() && mesh.state.join("api").exists());
     mesh.child.kill().unwrap();
     mesh.child.wait().unwrap();
     until("the kernel takes away what a killed mesh had", || !link_exists());
