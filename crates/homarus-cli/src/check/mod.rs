@@ -1,6 +1,6 @@
 //! `check`: whether cluster, control plane and proxies are as they should be.
 //!
-//! A check is a description, a class and a question ([`plan`] has them all, in order); the answers are in a module for
+//! A check is a description, a class and a question (`plan` has them all, in order); the answers are in a module for
 //! each thing that is looked at; [`report`] writes them down. Checks that have no meaning on this cluster are left out of
 //! what is written, and count as passed.
 

@@ -1,8 +1,8 @@
 //! `stat`: success, rate and latency of workloads, from two looks at the metrics of their proxies.
 //!
-//! - [`query`]: what is asked, and which labels of which proxies answer it;
-//! - [`rows`]: pods and what their proxies counted, into rows (pure);
-//! - [`table`]: rows into tables and JSON (pure).
+//! - `query`: what is asked, and which labels of which proxies answer it;
+//! - `rows`: pods and what their proxies counted, into rows (pure);
+//! - `table`: rows into tables and JSON (pure).
 
 mod query;
 mod rows;

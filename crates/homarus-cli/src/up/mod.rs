@@ -1,7 +1,7 @@
 //! `up`, `down` and `status`: the mesh of this machine.
 //!
 //! `up` takes the state folder, starts a machine ([`homarus_local::up`]), installs the control plane on it as on any
-//! cluster ([`install`]), and stays until it is told to end. What it says itself is terse; its log is in the state folder.
+//! cluster (`install`), and stays until it is told to end. What it says itself is terse; its log is in the state folder.
 
 mod apply;
 mod authority;

@@ -43,7 +43,13 @@ fn endpoints_that_refuse_are_replaced() {
     }
     let opaque = mesh.client().connect(to).unwrap();
     drop(opaque);
-    assert_eq!(mesh.client_proxy().metrics().sum("response_total", &[("classification", "failure")]), 0.0);
+    let metrics = mesh.client_proxy().metrics();
+    assert_eq!(
+        metrics.sum("response_total", &[("direction", "outbound"), ("classification", "failure")]),
+        0.0,
+        "{}",
+        metrics.family("response_total")
+    );
 }
 
 #[test]

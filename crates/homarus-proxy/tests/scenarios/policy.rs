@@ -35,7 +35,9 @@ fn clients_are_told_apart() {
     ] {
         mesh.control.allow(allow);
         let both = || (status(&mesh, service, false), status(&mesh, direct, true));
-        wait_for(&format!("{allow:?}"), || (both() == (meshed, unmeshed)).then_some(()));
+        // Twice: the change may come between one client's request and the other's.
+        let settled = || both() == (meshed, unmeshed) && both() == (meshed, unmeshed);
+        wait_for(&format!("{allow:?}"), || settled().then_some(()));
     }
     let metrics = mesh.server_proxy().metrics();
     let here =

@@ -1,6 +1,6 @@
 //! Connections and requests: TLS, HTTP/1.1 and HTTP/2, then the path of a request:
-//! [`target`] → `authn` → `authz` → [`read`] or [`write`] (`admission` → `patch`, `defaults`, `validate` → `store`) →
-//! [`respond`]. `discovery` and `openapi` answer what is served at all.
+//! [`target`] → `authn` → `authz` → [`read`] or [`mod@write`] (`admission` → `patch`, `defaults`, `validate` → `store`) →
+//! [`mod@respond`]. `discovery` and `openapi` answer what is served at all.
 
 pub mod discovery;
 pub mod forward;
