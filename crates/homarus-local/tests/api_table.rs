@@ -24,6 +24,9 @@ use play::Player;
 
 const ANSWERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api_table/answers.json");
 
+/// Requests whose answer depends on what a cluster has forgotten.
+const NEEDS_AGE: &[&str] = &["a watch that has expired"];
+
 async fn config(kubeconfig: Kubeconfig) -> kube::Config {
     kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
@@ -59,9 +62,14 @@ async fn the_embedded_api_answers_as_kubernetes_does() {
         return compare(&recorded, &ours);
     };
     let config = config(Kubeconfig::read_from(oracle).unwrap()).await;
-    let real = Player::new(config).await.play(&requests::table()).await;
+    let mut real = Player::new(config).await.play(&requests::table()).await;
     if std::env::var("RECORD").is_ok() {
         std::fs::write(ANSWERS, serde_json::to_string_pretty(&real).unwrap() + "\n").unwrap();
+    }
+    // A cluster that is minutes old has forgotten nothing: there the answer of an older one stands.
+    let recorded: BTreeMap<String, Value> = serde_json::from_str(&std::fs::read_to_string(ANSWERS).unwrap()).unwrap();
+    for name in NEEDS_AGE {
+        real.insert((*name).into(), recorded[*name].clone());
     }
     compare(&real, &ours);
 }
