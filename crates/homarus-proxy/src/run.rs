@@ -36,7 +36,6 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -46,9 +45,6 @@ use tokio::{
 
 /// Sockets that may wait for their worker.
 const HANDED_OVER: usize = 1024;
-
-/// How often it is told that there is no certificate yet.
-const REMIND: Duration = Duration::from_secs(15);
 
 /// Why the proxy doesn't run.
 #[derive(Debug, thiserror::Error)]
@@ -297,14 +293,9 @@ async fn work(
 /// Waits for the first certificate, then accepts.
 async fn accept_when_certified(parts: &Parts, listeners: Listeners, seats: Vec<Seat>, carrier: &Rc<Carrier>) {
     let (mut keyring, mut drain) = (parts.keyring.clone(), parts.drain.clone());
-    loop {
-        tokio::select! {
-            () = drain.signaled() => return,
-            ready = net::timeout(REMIND, keyring.ready()) => match ready {
-                Some(_) => break,
-                None => tracing::warn!("Waiting for identity to be initialized..."),
-            },
-        }
+    tokio::select! {
+        () = drain.signaled() => return,
+        _ = keyring.ready() => {}
     }
     let seats = Rc::new(seats);
     for (side, listener) in listeners {

@@ -17,7 +17,8 @@ static LATENCY: Family = legacy(
     Kind::Histogram { bounds: LATENCY_BOUNDS, scale: MILLISECONDS },
 );
 
-const LATENCY_BOUNDS: &[Bound] = &[
+/// The bounds of the older latency histograms, in milliseconds.
+pub(crate) const LATENCY_BOUNDS: &[Bound] = &[
     ("1", 1_000),
     ("2", 2_000),
     ("3", 3_000),
@@ -45,7 +46,8 @@ const LATENCY_BOUNDS: &[Bound] = &[
     ("50000", 50_000_000),
 ];
 
-const fn legacy(name: &'static str, help: &'static str, kind: Kind) -> Family {
+/// A family of the older half that belongs to no direction.
+pub(crate) const fn legacy(name: &'static str, help: &'static str, kind: Kind) -> Family {
     Family { name, help, kind, half: Half::Legacy }
 }
 

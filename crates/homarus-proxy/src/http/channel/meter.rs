@@ -4,7 +4,8 @@ use crate::{
     net::{self, Instant},
     observe::{
         Counter, Family, Labels, Registry,
-        registry::{Bound, Half, Kind, MILLISECONDS},
+        http::{LATENCY_BOUNDS, legacy},
+        registry::{Kind, MILLISECONDS},
     },
 };
 use homarus_model::endpoint::ServerTls;
@@ -18,38 +19,6 @@ static LATENCY: Family = legacy(
     "Elapsed times between a request's headers being received and its response stream completing",
     Kind::Histogram { bounds: LATENCY_BOUNDS, scale: MILLISECONDS },
 );
-
-const LATENCY_BOUNDS: &[Bound] = &[
-    ("1", 1_000),
-    ("2", 2_000),
-    ("3", 3_000),
-    ("4", 4_000),
-    ("5", 5_000),
-    ("10", 10_000),
-    ("20", 20_000),
-    ("30", 30_000),
-    ("40", 40_000),
-    ("50", 50_000),
-    ("100", 100_000),
-    ("200", 200_000),
-    ("300", 300_000),
-    ("400", 400_000),
-    ("500", 500_000),
-    ("1000", 1_000_000),
-    ("2000", 2_000_000),
-    ("3000", 3_000_000),
-    ("4000", 4_000_000),
-    ("5000", 5_000_000),
-    ("10000", 10_000_000),
-    ("20000", 20_000_000),
-    ("30000", 30_000_000),
-    ("40000", 40_000_000),
-    ("50000", 50_000_000),
-];
-
-const fn legacy(name: &'static str, help: &'static str, kind: Kind) -> Family {
-    Family { name, help, kind, half: Half::Legacy }
-}
 
 /// Counts the requests to one part of the control plane.
 #[derive(Debug)]
