@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -45,9 +45,11 @@ impl Proxy {
     pub fn start(site: &Site, setup: &Setup<'_>) -> Self {
         let log = setup.dir.join("log");
         let files = setup.max_files.map_or(String::new(), |n| format!("ulimit -n {n}; "));
+        // Handed over open: the proxy's user may not get into the folder where this project was built.
+        let program = File::open(setup.program).unwrap_or_else(|e| panic!("{}: {e}", setup.program.display()));
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("{files}exec {}", setup.program.display())).env_clear();
-        command.envs(environment(site, setup)).uid(PROXY_UID).gid(PROXY_UID).stdin(Stdio::null());
+        command.arg("-c").arg(format!("{files}exec /proc/self/fd/0")).env_clear();
+        command.envs(environment(site, setup)).uid(PROXY_UID).gid(PROXY_UID).stdin(program);
         let out = File::options().append(true).create(true).open(&log).unwrap();
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = site.spawn(&mut command);
