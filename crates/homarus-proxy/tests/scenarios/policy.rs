@@ -139,8 +139,8 @@ fn protocols_of_policies_are_obeyed() {
     };
     ask(mesh.client().connect_unmeshed(mesh.server().at(h2_port)).unwrap());
     // And from the mesh.
-    for (name, port) in [("web", web_port), ("h2", h2_port)] {
-        let mut service = Service::new(name, [10, 99, 3, port as u8], 80);
+    for (name, port, host) in [("web", web_port, 1), ("h2", h2_port, 2)] {
+        let mut service = Service::new(name, [10, 99, 3, host], 80);
         service.endpoints = vec![mesh.endpoint(port)];
         let to = mesh.service(service);
         match name {
