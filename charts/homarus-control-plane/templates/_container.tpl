@@ -39,7 +39,7 @@ Everything of a controller's container that doesn't depend on what it does:
 */}}
 {{- define "homarus.controller" -}}
 {{- $values := .root.Values -}}
-image: {{ $values.controllerImage }}:{{ $values.controllerImageVersion | default (include "homarus.version" .root) }}
+image: {{ include "homarus.controller.image" .root }}
 imagePullPolicy: {{ $values.imagePullPolicy }}
 livenessProbe:
   httpGet:

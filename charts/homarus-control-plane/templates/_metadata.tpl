@@ -5,14 +5,35 @@ Helpers take either the root context or a dict. In a dict, "root" is the root co
 linkerd.io/control-plane-component.
 */}}
 
-{{- /* The version of the mesh. */}}
+{{- /* The version of the mesh. In a copy of Linkerd's values it is one of Linkerd's, for which there is no image of ours. */}}
 {{- define "homarus.version" -}}
-{{ .Values.linkerdVersion | default .Chart.AppVersion }}
+{{- $version := toString (.Values.linkerdVersion | default "") }}
+{{- if or (not $version) (hasPrefix "edge-" $version) (hasPrefix "stable-" $version) (eq $version "linkerdVersionValue") -}}
+{{ .Chart.AppVersion }}
+{{- else -}}
+{{ $version }}
+{{- end }}
 {{- end }}
 
-{{- /* The version of the proxies. */}}
 {{- define "homarus.proxy.version" -}}
 {{ .Values.proxy.image.version | default (include "homarus.version" .) }}
+{{- end }}
+
+{{- /* The name of an image {name, version}. In a copy of Linkerd's values it is Linkerd's, which has no tag of our version. */}}
+{{- define "homarus.image-name" -}}
+{{- if .version -}}
+{{ .name }}
+{{- else -}}
+{{ replace "cr.l5d.io/linkerd/" "ghcr.io/homarus-mesh/" .name }}
+{{- end }}
+{{- end }}
+
+{{- define "homarus.proxy.image" -}}
+{{ include "homarus.image-name" .Values.proxy.image }}:{{ include "homarus.proxy.version" . }}
+{{- end }}
+
+{{- define "homarus.controller.image" -}}
+{{ include "homarus.image-name" (dict "name" .Values.controllerImage) }}:{{ .Values.controllerImageVersion | default (include "homarus.version" .) }}
 {{- end }}
 
 {{- define "homarus.trust-domain" -}}

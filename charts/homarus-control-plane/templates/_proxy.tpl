@@ -18,7 +18,7 @@ without the proxy.
 {{- $values := .root.Values -}}
 {{- $proxy := $values.proxy -}}
 name: linkerd-proxy
-image: {{ $proxy.image.name }}:{{ include "homarus.proxy.version" .root }}
+image: {{ include "homarus.proxy.image" .root }}
 imagePullPolicy: {{ $proxy.image.pullPolicy | default $values.imagePullPolicy }}
 {{- if .native }}
 restartPolicy: Always
@@ -144,7 +144,7 @@ seccompProfile:
 {{- fail "proxyInit.closeWaitTimeoutSecs needs proxyInit.runAsRoot, because it changes a setting of the kernel" }}
 {{- end -}}
 name: linkerd-init
-image: {{ $proxy.image.name }}:{{ include "homarus.proxy.version" . }}
+image: {{ include "homarus.proxy.image" . }}
 imagePullPolicy: {{ $proxy.image.pullPolicy | default .Values.imagePullPolicy }}
 command: [/usr/lib/linkerd/linkerd2-proxy-init]
 args:
@@ -218,7 +218,7 @@ volumeMounts:
 {{- $validator := .Values.networkValidator -}}
 {{- $proxy := .Values.proxy -}}
 name: linkerd-network-validator
-image: {{ $proxy.image.name }}:{{ include "homarus.proxy.version" . }}
+image: {{ include "homarus.proxy.image" . }}
 imagePullPolicy: {{ $proxy.image.pullPolicy | default .Values.imagePullPolicy }}
 command: [/usr/lib/linkerd/linkerd2-network-validator]
 args:
