@@ -9,8 +9,10 @@ The same holds for the serving certificate of each webhook. What is half given i
 {{- /* "yes" if the identity controller makes issuer and trust anchors. */}}
 {{- define "homarus.identity.managed" -}}
 {{- $issuer := .Values.identity.issuer }}
-{{- $given := printf "%s%s%s" (.Values.identityTrustAnchorsPEM | default "") (($issuer.tls).crtPEM | default "") (($issuer.tls).keyPEM | default "") }}
-{{- if not (or .Values.identity.externalCA (ne $issuer.scheme "linkerd.io/tls") (trim $given)) -}}
+{{- $anchors := trim (.Values.identityTrustAnchorsPEM | default "") }}
+{{- $crt := trim (($issuer.tls).crtPEM | default "") }}
+{{- $key := trim (($issuer.tls).keyPEM | default "") }}
+{{- if not (or .Values.identity.externalCA (ne $issuer.scheme "linkerd.io/tls") $anchors $crt $key) -}}
 yes
 {{- end }}
 {{- end }}
@@ -19,12 +21,15 @@ yes
 {{- define "homarus.identity.check" -}}
 {{- if not (include "homarus.identity.managed" .) }}
 {{- $issuer := .Values.identity.issuer }}
+{{- $otherwise := "or give no certificate at all, then the mesh makes them" }}
 {{- if and (not .Values.identity.externalCA) (not (trim (.Values.identityTrustAnchorsPEM | default ""))) }}
-{{- fail "identityTrustAnchorsPEM is missing: give the roots that the issuer leads to; or set identity.externalCA if something else provides ConfigMap linkerd-identity-trust-roots; or give no certificate at all, then the mesh makes them" }}
+{{- $remedy := "set identity.externalCA if something else provides ConfigMap linkerd-identity-trust-roots" }}
+{{- fail (printf "identityTrustAnchorsPEM is missing: give the roots that the issuer leads to; or %s; %s" $remedy $otherwise) }}
 {{- end }}
 {{- if eq $issuer.scheme "linkerd.io/tls" }}
 {{- if not (and (trim (($issuer.tls).crtPEM | default "")) (trim (($issuer.tls).keyPEM | default ""))) }}
-{{- fail "identity.issuer.tls.crtPEM and identity.issuer.tls.keyPEM are both needed; or set identity.issuer.scheme to kubernetes.io/tls if something else provides Secret linkerd-identity-issuer; or give no certificate at all, then the mesh makes them" }}
+{{- $remedy := "set identity.issuer.scheme to kubernetes.io/tls if something else provides Secret linkerd-identity-issuer" }}
+{{- fail (printf "identity.issuer.tls.crtPEM and identity.issuer.tls.keyPEM are both needed; or %s; %s" $remedy $otherwise) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -52,7 +57,8 @@ yes
 {{- fail (printf "%s: injectCaFrom and injectCaFromSecret need externalSecret, because the certificate is made elsewhere" .name) }}
 {{- end }}
 {{- if and $webhook.externalSecret (not $inject) (not $bundle) }}
-{{- fail (printf "%s: externalSecret needs one of caBundle, injectCaFrom and injectCaFromSecret, or the API server couldn't trust the webhook" .name) }}
+{{- $remedy := "set caBundle, injectCaFrom or injectCaFromSecret, so that the API server can trust the webhook" }}
+{{- fail (printf "%s: externalSecret is not enough: %s" .name $remedy) }}
 {{- end }}
 {{- if not $webhook.externalSecret }}
 {{- $crt := trim ($webhook.crtPEM | default "") }}

@@ -19,7 +19,7 @@ linkerd.io/control-plane-component.
 {{ .Values.proxy.image.version | default (include "homarus.version" .) }}
 {{- end }}
 
-{{- /* The name of an image {name, version}. In a copy of Linkerd's values it is Linkerd's, which has no tag of our version. */}}
+{{- /* The name of an image {name, version}. In a copy of Linkerd's values it is Linkerd's, without a tag of our version. */}}
 {{- define "homarus.image-name" -}}
 {{- if .version -}}
 {{ .name }}
@@ -41,7 +41,8 @@ linkerd.io/control-plane-component.
 {{- end }}
 
 {{- define "homarus.created-by" -}}
-linkerd.io/created-by: {{ .Values.cliVersion | default (printf "linkerd/%s %s" (lower .Release.Service) (include "homarus.version" .)) }}
+{{- $version := include "homarus.version" . -}}
+linkerd.io/created-by: {{ .Values.cliVersion | default (printf "linkerd/%s %s" (lower .Release.Service) $version) }}
 {{- end }}
 
 {{- define "homarus.labels" -}}

@@ -7,6 +7,9 @@ The environment of a controller's own proxy (see _proxy.tpl for the dict). The o
 {{- $namespace := .root.Release.Namespace -}}
 {{- $domain := $values.clusterDomain -}}
 {{- $trustDomain := include "homarus.trust-domain" .root -}}
+{{- $withoutHeaders := ternary "" ",[{headers}]=off,[{request}]=off" (eq (toString $proxy.logHTTPHeaders) "insecure") -}}
+{{- $projected := $values.identity.serviceAccountTokenProjection -}}
+{{- $tokens := "/var/run/secrets" -}}
 {{- $identities := printf "%s.serviceaccount.identity.%s.%s" $namespace $namespace $trustDomain -}}
 {{- $any := ternary "0.0.0.0" "[::]" $values.disableIPv6 -}}
 {{- $own := .resources | default dict -}}
@@ -53,7 +56,7 @@ The environment of a controller's own proxy (see _proxy.tpl for the dict). The o
 - name: LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED
   value: {{ quote $proxy.enableShutdownEndpoint }}
 - name: LINKERD2_PROXY_LOG
-  value: {{ printf "%s%s" $proxy.logLevel (ternary "" ",[{headers}]=off,[{request}]=off" (eq (toString $proxy.logHTTPHeaders) "insecure")) | quote }}
+  value: {{ printf "%s%s" $proxy.logLevel $withoutHeaders | quote }}
 - name: LINKERD2_PROXY_LOG_FORMAT
   value: {{ quote $proxy.logFormat }}
 - name: LINKERD2_PROXY_DESTINATION_SVC_ADDR
@@ -125,7 +128,9 @@ The environment of a controller's own proxy (see _proxy.tpl for the dict). The o
   value: {{ ($proxy.metrics).hostnameLabels | default false | quote }}
 {{- if ($proxy.tracing).enabled }}
 {{- $tracing := $proxy.tracing }}
-{{- $account := $tracing.collector.meshIdentity }}
+{{- $collector := $tracing.collector }}
+{{- $account := required "proxy.tracing needs proxy.tracing.collector.meshIdentity.serviceAccountName" $collector.meshIdentity.serviceAccountName }}
+{{- $accountNamespace := required "proxy.tracing needs proxy.tracing.collector.meshIdentity.namespace" $collector.meshIdentity.namespace }}
 - name: LINKERD2_PROXY_TRACE_ATTRIBUTES_PATH
   value: /var/run/linkerd/podinfo/labels
 - name: LINKERD2_PROXY_TRACE_ANNOTATIONS_PATH
@@ -135,9 +140,9 @@ The environment of a controller's own proxy (see _proxy.tpl for the dict). The o
 - name: LINKERD2_PROXY_TRACE_SERVICE_NAME
   value: {{ $tracing.traceServiceName }}
 - name: LINKERD2_PROXY_TRACE_COLLECTOR_SVC_ADDR
-  value: {{ required "proxy.tracing needs proxy.tracing.collector.endpoint" $tracing.collector.endpoint }}
+  value: {{ required "proxy.tracing needs proxy.tracing.collector.endpoint" $collector.endpoint }}
 - name: LINKERD2_PROXY_TRACE_COLLECTOR_SVC_NAME
-  value: {{ required "proxy.tracing needs proxy.tracing.collector.meshIdentity.serviceAccountName" $account.serviceAccountName }}.{{ required "proxy.tracing needs proxy.tracing.collector.meshIdentity.namespace" $account.namespace }}.serviceaccount.identity.{{ $namespace }}.{{ $trustDomain }}
+  value: {{ $account }}.{{ $accountNamespace }}.serviceaccount.identity.{{ $namespace }}.{{ $trustDomain }}
 - name: LINKERD2_PROXY_TRACE_EXTRA_ATTRIBUTES
   value: |
     {{- range $name, $value := $tracing.labels }}
@@ -172,7 +177,7 @@ The environment of a controller's own proxy (see _proxy.tpl for the dict). The o
 - name: LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS
   valueFrom: { configMapKeyRef: { name: linkerd-identity-trust-roots, key: ca-bundle.crt } }
 - name: LINKERD2_PROXY_IDENTITY_TOKEN_FILE
-  value: {{ ternary "/var/run/secrets/tokens/linkerd-identity-token" "/var/run/secrets/kubernetes.io/serviceaccount/token" $values.identity.serviceAccountTokenProjection }}
+  value: {{ $tokens }}/{{ ternary "tokens/linkerd-identity-token" "kubernetes.io/serviceaccount/token" $projected }}
 - name: LINKERD2_PROXY_IDENTITY_SVC_ADDR
   value: {{ ternary "localhost.:8080" (printf "linkerd-identity-headless.%s.svc.%s.:8080" $namespace $domain) (eq .component "identity") }}
 - name: LINKERD2_PROXY_IDENTITY_LOCAL_NAME
