@@ -47,11 +47,13 @@ livenessProbe:
     port: {{ .adminPort }}
   initialDelaySeconds: 10
   timeoutSeconds: {{ ((.probes).livenessProbe).timeoutSeconds | default 1 }}
+{{- /* As patient as seven probes of ten seconds, and quick to notice that a controller has become ready. */}}
 readinessProbe:
   httpGet:
     path: /ready
     port: {{ .adminPort }}
-  failureThreshold: 7
+  periodSeconds: 2
+  failureThreshold: 35
   timeoutSeconds: {{ ((.probes).readinessProbe).timeoutSeconds | default 1 }}
 {{ include "homarus.resources" .resources }}
 securityContext:
