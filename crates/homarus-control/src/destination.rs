@@ -2,12 +2,12 @@
 
 use crate::{
     index::Settings,
-    run::{self, Cluster},
+    run::{self, Cluster, Compatibility, Logging, ViewFlags},
     serve::{Census, destination::Destination},
     watch::kinds,
 };
 use clap::Args as ClapArgs;
-use homarus_daemon::{args::Listen, logs};
+use homarus_daemon::args::Listen;
 use homarus_model::{
     endpoint::{Http2Params, KeepAlive},
     identity::Naming,
@@ -44,12 +44,8 @@ pub struct Args {
     /// Trust domain, part of every identity.
     #[arg(long, default_value = "")]
     identity_trust_domain: String,
-    /// Domain of the cluster's names.
-    #[arg(long, default_value = "")]
-    cluster_domain: String,
-    /// Ports that are opaque unless a workload says otherwise.
-    #[arg(long, default_value = crate::index::OPAQUE_PORTS)]
-    default_opaque_ports: String,
+    #[command(flatten)]
+    views: ViewFlags,
     /// Parameters of HTTP/2 connections between proxies, in JSON.
     #[arg(long, default_value = "")]
     meshed_http2_client_params: MeshedHttp2,
@@ -62,23 +58,15 @@ pub struct Args {
     /// Accepted for compatibility: there are no queues to tell of.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     export_queue_metrics: bool,
-    /// Accepted for compatibility: there is no Go profiler here.
-    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    enable_pprof: bool,
-    /// Accepted for compatibility.
-    #[arg(long, default_value = "")]
-    trace_collector: String,
-    /// Log filter.
-    #[arg(long, default_value = "info")]
-    log_level: String,
-    /// Log format: plain or json.
-    #[arg(long, default_value = "plain")]
-    log_format: logs::Format,
+    #[command(flatten)]
+    compatibility: Compatibility,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 /// Serves proxies until asked to end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    logs::init(&args.log_level, args.log_format)?;
+    args.logging.init()?;
     let settings = args.settings()?;
     run::controller(Cluster {
         addr: args.addr,
@@ -92,25 +80,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     .await
 }
 
-fn or<'a>(value: &'a str, default: &'a str) -> &'a str {
-    if value.is_empty() { default } else { value }
-}
-
 impl Args {
     fn settings(&self) -> anyhow::Result<Settings> {
-        let cluster_domain = or(&self.cluster_domain, run::CLUSTER_DOMAIN);
-        let trust_domain = or(&self.identity_trust_domain, run::CLUSTER_DOMAIN);
+        let trust_domain = run::or_default(&self.identity_trust_domain);
         Ok(Settings {
             naming: Naming { control_plane_ns: self.controller_namespace.as_str().into(), trust_domain: trust_domain.into() },
-            cluster_domain: cluster_domain.into(),
             default_policy: DefaultPolicy::Deny,
-            default_opaque_ports: run::opaque_ports(&self.default_opaque_ports)?,
             h2_upgrade: self.enable_h2_upgrade,
             transport_header: self.outbound_transport_mode == "transport-header",
             ipv6: self.enable_ipv6,
             meshed_http2: self.meshed_http2_client_params.0.clone(),
             zone_weights: self.ext_endpoint_zone_weights,
-            ..Settings::default()
+            ..self.views.settings()?
         })
     }
 }

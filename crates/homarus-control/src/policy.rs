@@ -1,14 +1,14 @@
 //! The policy controller: who may connect to a port, and where requests go.
 
 use crate::{
-    index::{CLUSTER_NETWORKS, OPAQUE_PORTS, Settings},
-    run::{self, Cluster},
+    index::{CLUSTER_NETWORKS, Settings},
+    run::{self, Cluster, Logging, ViewFlags},
     serve::{Census, policy::Policies},
     watch::kinds,
 };
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use homarus_daemon::{args::Listen, logs};
+use homarus_daemon::args::Listen;
 use homarus_model::{identity::Naming, inbound::DefaultPolicy, network};
 
 /// The flags of `homarus controller policy` (control-plane §1.5).
@@ -35,9 +35,8 @@ pub struct Args {
     /// Trust domain, part of every identity.
     #[arg(long, default_value = run::CLUSTER_DOMAIN)]
     identity_domain: String,
-    /// Domain of the cluster's names.
-    #[arg(long, default_value = run::CLUSTER_DOMAIN)]
-    cluster_domain: String,
+    #[command(flatten)]
+    views: ViewFlags,
     /// What applies to ports without a Server.
     #[arg(long, default_value = "all-unauthenticated")]
     default_policy: DefaultPolicy,
@@ -50,9 +49,6 @@ pub struct Args {
     /// Networks that the kubelets' probes come from.
     #[arg(long, default_value = "")]
     probe_networks: String,
-    /// Ports that are opaque unless a Service says otherwise.
-    #[arg(long, default_value = OPAQUE_PORTS)]
-    default_opaque_ports: String,
     /// How long writing a status may take. Accepted for compatibility.
     #[arg(long, default_value_t = 5000)]
     patch_timeout_ms: u64,
@@ -65,17 +61,13 @@ pub struct Args {
     /// Don't serve the admission webhook. Accepted for compatibility.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     admission_controller_disabled: bool,
-    /// Log filter.
-    #[arg(long, default_value = "info")]
-    log_level: String,
-    /// Log format: plain or json.
-    #[arg(long, default_value = "plain")]
-    log_format: logs::Format,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 /// Serves proxies until asked to end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    logs::init(&args.log_level, args.log_format)?;
+    args.logging.init()?;
     let settings = args.settings()?;
     run::controller(Cluster {
         addr: args.grpc_addr,
@@ -96,12 +88,10 @@ impl Args {
                 control_plane_ns: self.control_plane_namespace.as_str().into(),
                 trust_domain: self.identity_domain.as_str().into(),
             },
-            cluster_domain: self.cluster_domain.as_str().into(),
             cluster_networks: network::parse_list(&self.cluster_networks).context("--cluster-networks is no list of networks")?,
             probe_networks: network::parse_list(&self.probe_networks).context("--probe-networks is no list of networks")?,
             default_policy: self.default_policy,
-            default_opaque_ports: run::opaque_ports(&self.default_opaque_ports)?,
-            ..Settings::default()
+            ..self.views.settings()?
         })
     }
 }

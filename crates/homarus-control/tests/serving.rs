@@ -341,6 +341,17 @@ async fn a_drain_ends_streams_well() {
 }
 
 #[tokio::test]
+async fn who_comes_too_late_is_told_to_ask_again() {
+    let controller = destination().await;
+    controller.tell([service(), slice([1]), Fact::Pod(pod(1))]);
+    controller.hub.close();
+    let mut client = DestinationClient::new(controller.channel.clone());
+    // Not that there is no such Service, which proxies would believe.
+    assert_eq!(client.get(get("web.shop.svc.cluster.local:80")).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(client.get_profile(get("10.1.0.1:8080")).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn hostile_bytes_cost_only_their_own_connection() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let controller = destination().await;

@@ -73,6 +73,7 @@ impl FromStr for Listen {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn flags_of_go_get_their_second_dash() {
@@ -89,6 +90,27 @@ mod tests {
         assert_eq!("[::1]:7".parse::<Listen>().unwrap().port, 7);
         for bad in ["", "8080", ":x", "host:80", ":65536"] {
             assert!(bad.parse::<Listen>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_is_written_stays_what_it_is(args in proptest::collection::vec("-{0,3}[a-z=:0-9]{0,6}|\\PC{0,8}", 0..6)) {
+            let doubled = double_dashes(args.iter().map(OsString::from));
+            prop_assert_eq!(doubled.len(), args.len());
+            for (given, doubled) in args.iter().zip(doubled) {
+                let doubled = doubled.into_string().unwrap();
+                prop_assert!(doubled == *given || doubled == format!("-{given}"), "{given} {doubled}");
+            }
+        }
+
+        #[test]
+        fn listen_addresses_are_refused_or_can_be_tried(text in "\\PC{0,20}|[0-9.:\\[\\]a-f]{0,24}") {
+            if let Ok(listen) = text.parse::<Listen>() {
+                prop_assert!(listen.candidates().iter().all(|addr| addr.port() == listen.port));
+            }
         }
     }
 }

@@ -349,6 +349,41 @@ proptest! {
     }
 }
 
+proptest! {
+    /// Files and peers' certificates of any content: refused, or something that can be used.
+    #[test]
+    fn hostile_text_and_peers_never_panic(
+        text in "\\PC{0,200}|(-{3,6}(BEGIN|END) (CERTIFICATE|PRIVATE KEY|EC PRIVATE KEY)-{3,6}\n[A-Za-z0-9+/=\n]{0,80}){0,3}",
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let _ = pem::certificates(&text).is_ok();
+        let _ = TrustAnchors::from_pem_lossy(&text).is_ok();
+        prop_assert!(Key::from_pem(&text).is_err());
+        let (mesh, leaf) = good_leaf();
+        let mut der = leaf.to_vec();
+        for (at, value) in changes {
+            let at = at.index(der.len());
+            der[at] = value;
+        }
+        let changed = CertificateDer::from(der);
+        let _ = (Certificate::parse(changed.clone()).is_ok(), chain::peer_identity(&changed), chain::expiry(&changed).is_ok());
+        let named = chain::verify_name(&changed, &web()).is_ok();
+        let trusted = chain::verify_chain(&changed, &[mesh.issuer.certificate.der().clone()], &mesh.anchors, Role::Server, now());
+        // Whoever is believed after a change was not changed where it counts.
+        prop_assert!(trusted.is_err() || named);
+    }
+}
+
+fn good_leaf() -> &'static (Mesh, CertificateDer<'static>) {
+    static LEAF: std::sync::OnceLock<(Mesh, CertificateDer<'static>)> = std::sync::OnceLock::new();
+    LEAF.get_or_init(|| {
+        let mesh = Mesh::new();
+        let der = csr::make(&web(), &Key::generate().unwrap()).unwrap();
+        let leaf = mesh.issuer_at(now()).unwrap().issue(&Request::parse(&der).unwrap(), WEB, now()).unwrap();
+        (mesh, leaf.der().clone())
+    })
+}
+
 fn good_request() -> Vec<u8> {
     static DER: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
     DER.get_or_init(|| csr::make(&web(), &Key::generate().unwrap()).unwrap()).clone()

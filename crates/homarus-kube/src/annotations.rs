@@ -310,7 +310,8 @@ impl FromStr for Quantity {
                 10f64.powi(digits.parse().map_err(|_| ())?)
             }
         };
-        Ok(Self(number * scale))
+        // Negative and endless amounts can't be had of anything.
+        Some(number * scale).filter(|amount| amount.is_finite() && *amount >= 0.0).map(Self).ok_or(())
     }
 }
 
@@ -327,6 +328,7 @@ impl Quantity {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
 
     fn check(name: &str, good: &[&str], bad: &[&str]) {
         let annotation = find(name).unwrap();
@@ -345,7 +347,7 @@ mod tests {
         check(SKIP_INBOUND_PORTS, &["", "80", "80, 443,8000-9000"], &["80,x", "9-8", "0"]);
         check(OPAQUE_PORTS, &["80", "mysql,3306,4000-4010"], &["My", "-a", "a--b", "12-x-", "abcdefghijklmnop"]);
         check(DEFAULT_INBOUND_POLICY, &["deny", "audit", "cluster-authenticated"], &["all", ""]);
-        check(CPU_LIMIT, &["100m", "1.5", "2", "1e3"], &["", "x", "1 core"]);
+        check(CPU_LIMIT, &["100m", "1.5", "2", "1e3"], &["", "x", "1 core", "-1", "1e400", "0e400"]);
         check(MEMORY_LIMIT, &["64Mi", "1G"], &["64MiB"]);
         check(CPU_RATIO_LIMIT, &["0.5"], &["0", "1", "x"]);
         check(DEBUG_SIDECAR, &["true", "T", "0"], &["yes", "TrUe"]);
@@ -379,6 +381,25 @@ mod tests {
     fn cores_are_rounded_up() {
         for (text, cores) in [("100m", 1), ("1", 1), ("1001m", 2), ("1.5", 2), ("0", 1)] {
             assert_eq!(Quantity::from_str(text).unwrap().ceil(), cores, "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn quantities_are_amounts(text in "\\PC{0,12}|[+-]?[0-9.]{0,6}[numkKMGTPEei]{0,2}[+-]?[0-9]{0,4}") {
+            if let Ok(quantity) = Quantity::from_str(&text) {
+                prop_assert!(quantity.ceil() >= 1);
+            }
+        }
+
+        #[test]
+        fn values_are_fine_or_blamed(which in 0..ALL.len(), value in "\\PC{0,40}|[0-9a-z,.:/-]{0,24}|[\\[\\]{}\",:a-z]{0,24}") {
+            if let Err(blamed) = ALL[which].check(&value) {
+                prop_assert_eq!(blamed.name, ALL[which].name);
+                prop_assert!(!blamed.reason.is_empty());
+            }
         }
     }
 }

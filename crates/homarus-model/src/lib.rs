@@ -22,6 +22,9 @@ pub mod profile;
 pub mod route;
 pub mod workload;
 
+#[cfg(test)]
+mod hostile;
+
 pub use identity::Identity;
 pub use meta::Meta;
 pub use name::{Authority, DnsName};

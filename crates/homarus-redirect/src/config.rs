@@ -211,3 +211,68 @@ fn bounded(flag: &'static str, entries: usize) -> Result<(), ConfigError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn texts() -> impl Strategy<Value = Vec<String>> {
+        vec("\\PC{0,12}|[0-9]{0,6}-?[0-9]{0,6}|[0-9a-f.:]{1,12}/[0-9]{0,3}", 0..4)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Any flags: a rule set that can be installed, or one flag that is blamed.
+        #[test]
+        fn whatever_is_asked_for_is_refused_or_possible(
+            numbers: [i64; 4],
+            small: bool,
+            ports in vec(any::<i64>(), 0..4),
+            ranges in texts(),
+            subnets in texts(),
+            ipv6: bool,
+        ) {
+            let [incoming_proxy_port, outgoing_proxy_port, proxy_uid, proxy_gid] =
+                if small { numbers.map(|number| number % 70_000) } else { numbers };
+            let request = Request {
+                incoming_proxy_port,
+                outgoing_proxy_port,
+                proxy_uid,
+                proxy_gid,
+                ports_to_redirect: ports,
+                inbound_ports_to_ignore: ranges.clone(),
+                outbound_ports_to_ignore: ranges,
+                subnets_to_ignore: subnets,
+                ipv6,
+            };
+            match Config::resolve(&request) {
+                Ok(config) => {
+                    prop_assert_eq!(i64::from(config.inbound_port.get()), incoming_proxy_port);
+                    prop_assert!(config.skip_inbound.iter().all(|range| range.first() <= range.last()));
+                    prop_assert!(config.skip_sources.len() == request.subnets_to_ignore.len());
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let request = Request {
+            incoming_proxy_port: 4143,
+            outgoing_proxy_port: 4140,
+            proxy_uid: 2102,
+            proxy_gid: 0,
+            ports_to_redirect: vec![80; MAX_LIST_ENTRIES + 1],
+            inbound_ports_to_ignore: Vec::new(),
+            outbound_ports_to_ignore: Vec::new(),
+            subnets_to_ignore: Vec::new(),
+            ipv6: true,
+        };
+        assert!(matches!(Config::resolve(&request), Err(ConfigError::TooMany { flag: "ports-to-redirect", .. })));
+        let fits = Request { ports_to_redirect: vec![80; MAX_LIST_ENTRIES], ..request };
+        assert!(Config::resolve(&fits).is_ok());
+    }
+}

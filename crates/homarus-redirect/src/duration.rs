@@ -29,6 +29,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn reads_what_the_reference_reads_and_nothing_else() {
@@ -50,6 +51,18 @@ mod tests {
         ] {
             let read = parse_duration(text).ok();
             assert_eq!(read, millis.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_comes_is_refused_or_a_duration(text in "\\PC{0,20}", number: u64, unit in "ms|s|m|h|d|") {
+            let _ = parse_duration(&text).is_ok();
+            if let Ok(duration) = parse_duration(&format!("{number}{unit}")) {
+                prop_assert!(unit == "ms" || u64::try_from(duration.as_millis()).is_ok());
+            }
         }
     }
 }

@@ -69,6 +69,9 @@ pub enum Absence {
     /// More than one thing answers to it.
     #[error("{0}")]
     Ambiguous(String),
+    /// It can't be told now, whatever it is: asking again helps.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The answer depends on more of the client than the key says: ask with a new key.
     #[error("the view depends on the client's node now")]
     Rekey,

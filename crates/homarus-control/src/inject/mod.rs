@@ -20,24 +20,18 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use homarus_daemon::admin::Admin;
 use homarus_daemon::args::Listen;
-use homarus_daemon::metrics::Metrics;
-use homarus_daemon::{Readiness, drain, logs};
 use kube::Client;
 use tracing::info;
 
 use crate::events::Recorder;
+use crate::run::{Compatibility, Logging, Program};
 use cluster::KubernetesCluster;
 use config::Config;
 use webhook::Webhook;
-
-/// How long requests under way may take when the controller ends.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// The flags of `homarus controller proxy-injector`. Linkerd's charts pass them with one dash: see
 /// [`double_dashes`](homarus_daemon::args::double_dashes).
@@ -64,53 +58,34 @@ pub struct Args {
     /// Path of a kubeconfig; by default that of the cluster this runs in.
     #[arg(long, default_value = "")]
     kubeconfig: String,
-    /// Accepted for compatibility: there is no Go profiler here.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    enable_pprof: String,
-    /// Accepted for compatibility.
-    #[arg(long, default_value = "")]
-    trace_collector: String,
-    /// Log filter.
-    #[arg(long, default_value = "info")]
-    log_level: String,
-    /// Log format: plain or json.
-    #[arg(long, default_value = "plain")]
-    log_format: logs::Format,
+    #[command(flatten)]
+    compatibility: Compatibility,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 /// Serves the webhook until asked to end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    logs::init(&args.log_level, args.log_format)?;
-    let mut requests = drain::requests().context("failed to listen for signals")?;
-    let (signal, drain) = drain::channel();
-    let (metrics, readiness) = (Metrics::new(), Readiness::default());
-    let ready = readiness.gate("namespaces and serving certificate");
-    let admin = Admin::bind(args.metrics_addr, metrics.clone(), readiness).await.context("failed to bind the admin address")?;
-    tokio::spawn(admin.serve(drain.clone()));
-
+    args.logging.init()?;
+    let (mut program, ready) = Program::start(args.metrics_addr, "namespaces and serving certificate").await?;
     let client = client(&args.kubeconfig).await?;
     let recorder = Recorder::spawn(client.clone(), "linkerd-proxy-injector");
     let config = Config::new(&args.values, &args.trust_anchors);
     let certificate = server::ServingCertificate::load(&args.tls_dir)?;
+    let drain = program.drain();
     let cluster = KubernetesCluster::watch(client, drain.clone());
     let listener = args.addr.bind().await.context("failed to bind the address of the webhook")?;
     info!(address = %listener.local_addr()?, "serving the injection webhook");
-    tokio::select! {
-        known = cluster.wait_until_known() => known?,
-        request = requests.next() => {
-            info!(%request, "ended before namespaces were known");
-            return Ok(());
-        }
-    }
-    let webhook = Arc::new(Webhook::new(args.linkerd_namespace, config, cluster, recorder, &metrics));
-    tokio::spawn(certificate.clone().follow(args.tls_dir, drain.clone()));
-    tokio::spawn(server::serve(listener, certificate, webhook, drain));
-    ready.open();
-    info!(request = %requests.next().await, "draining");
-    tokio::select! {
-        _ = signal.finish(GRACE) => {}
-        request = requests.next() => info!(%request, "not waiting for requests under way"),
-    }
+    let metrics = program.metrics.clone();
+    let served = async {
+        cluster.wait_until_known().await?;
+        let webhook = Arc::new(Webhook::new(args.linkerd_namespace, config, cluster, recorder, &metrics));
+        tokio::spawn(certificate.clone().follow(args.tls_dir, drain.clone()));
+        ready.open();
+        server::serve(listener, certificate, webhook, drain).await
+    };
+    program.work(served).await.transpose()?;
+    program.end().await;
     Ok(())
 }
 

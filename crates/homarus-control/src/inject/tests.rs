@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
+use homarus_daemon::drain;
+use homarus_daemon::metrics::Metrics;
 use homarus_identity::authority::Pair;
 use homarus_kube::annotations as names;
+use proptest::prelude::*;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -265,3 +268,108 @@ async fn a_new_certificate_is_served_and_a_bad_one_is_not() {
     let _idle = TcpStream::connect(scenario.address).await.unwrap();
     assert_eq!(scenario.signal.finish(Duration::from_secs(15)).await, drain::Drained::Finished);
 }
+
+#[tokio::test]
+async fn a_body_without_end_is_cut_off() {
+    let scenario = scenario().await;
+    let huge = vec![b' '; admission::MAX_REVIEW_BYTES + 1];
+    // Either the answer comes before the body is through, or the connection ends under it.
+    if let Ok((status, text)) = post(scenario.address, &scenario.serving, &huge).await {
+        assert_eq!(status, 400, "{text}");
+    }
+    assert_eq!(scenario.admit(&review("v1", "Pod", "shop", pod(None))).await["response"]["allowed"], true);
+}
+
+/// A webhook without sockets, for a pod's worth of hostile reviews.
+struct Desk {
+    webhook: Webhook<FakeCluster>,
+    runtime: tokio::runtime::Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (values, anchors) = (dir.path().join("values"), dir.path().join("ca-bundle.crt"));
+        std::fs::write(&values, "linkerdVersion: edge-1\n").unwrap();
+        std::fs::write(&anchors, Pair::root("root", DAY, SystemTime::now()).unwrap().certificate.to_pem()).unwrap();
+        let recorder = Recorder::channel().0;
+        let webhook = Webhook::new("linkerd".into(), Config::new(&values, &anchors), FakeCluster, recorder, &Metrics::new());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Self { webhook, runtime, _dir: dir }
+    }
+
+    /// What the API server would make of the answer: the reason of a refusal, or whether the object may come in.
+    fn allows(&self, body: &[u8]) -> Result<bool, String> {
+        let answer = self.runtime.block_on(self.webhook.answer(body)).map_err(|error| error.to_string())?;
+        assert_eq!(answer["response"]["uid"].as_str().map(str::is_empty), Some(false), "{answer}");
+        Ok(answer["response"]["allowed"].as_bool().unwrap())
+    }
+}
+
+/// Anything that JSON can say.
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,12}|(enabled|disabled|shop|Pod)".prop_map(Value::from),
+        (1..3_000usize).prop_map(|length| "a".repeat(length).into()),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map("[a-zA-Z]{1,8}", inner, 0..4).prop_map(|fields| json!(fields)),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Garbage, missing fields and fields of the wrong kind: always an answer that says why, never a panic.
+    #[test]
+    fn hostile_reviews_are_answered(
+        garbage in proptest::collection::vec(any::<u8>(), 0..64),
+        changes in proptest::collection::vec((0..PLACES.len(), proptest::option::of(anything())), 1..3),
+    ) {
+        thread_local!(static DESK: Desk = Desk::new());
+        let mut review = review("v1", "Pod", "shop", pod(Some(("ReplicaSet", "web-1"))));
+        for (place, by) in changes {
+            let (parent, field) = PLACES[place].rsplit_once('/').unwrap();
+            match (review.pointer_mut(parent).and_then(Value::as_object_mut), by) {
+                (Some(fields), Some(by)) => drop(fields.insert(field.into(), by)),
+                (Some(fields), None) => drop(fields.remove(field)),
+                (None, _) => {}
+            }
+        }
+        DESK.with(|desk| {
+            prop_assert!(desk.allows(&garbage).is_err_and(|why| why.contains("AdmissionReview")));
+            let whole = review.to_string();
+            if let Err(why) = desk.allows(whole.as_bytes()) {
+                prop_assert!(why.contains("AdmissionReview"), "{}", why);
+            }
+            prop_assert!(desk.allows(&whole.as_bytes()[..whole.len() - 1]).is_err());
+            Ok(())
+        })?;
+    }
+}
+
+/// Where a review is changed.
+const PLACES: &[&str] = &[
+    "/request",
+    "/apiVersion",
+    "/request/uid",
+    "/request/kind",
+    "/request/kind/kind",
+    "/request/namespace",
+    "/request/object",
+    "/request/object/metadata",
+    "/request/object/metadata/annotations",
+    "/request/object/metadata/labels",
+    "/request/object/metadata/ownerReferences",
+    "/request/object/spec",
+    "/request/object/spec/containers",
+    "/request/object/spec/initContainers",
+    "/request/object/spec/volumes",
+];

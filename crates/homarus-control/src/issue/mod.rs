@@ -25,11 +25,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use futures::StreamExt;
-use homarus_daemon::admin::Admin;
 use homarus_daemon::args::Listen;
-use homarus_daemon::drain::{self, Drain};
+use homarus_daemon::drain::Drain;
 use homarus_daemon::metrics::Metrics;
-use homarus_daemon::{Readiness, logs};
 use homarus_identity::issuer::Validity;
 use homarus_model::duration;
 use homarus_model::identity::Naming;
@@ -39,12 +37,11 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tracing::{error, info, warn};
 
 use crate::events::Recorder;
+use crate::run::{Compatibility, Logging, Program};
 use material::{Material, Sources};
 use service::Certifier;
 use tokens::ClusterTokens;
 
-/// How long requests under way may take when the controller ends.
-const GRACE: Duration = Duration::from_secs(10);
 /// The largest request that is read: a token and a signing request fit many times.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
@@ -85,53 +82,33 @@ pub struct Args {
     /// Token reviews that may be under way at once.
     #[arg(long, default_value_t = 200)]
     kube_apiclient_burst: u16,
-    /// Accepted for compatibility: there is no Go profiler here.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
-    enable_pprof: String,
-    /// Accepted for compatibility.
-    #[arg(long, default_value = "")]
-    trace_collector: String,
-    /// Log filter.
-    #[arg(long, default_value = "info")]
-    log_level: String,
-    /// Log format: plain or json.
-    #[arg(long, default_value = "plain")]
-    log_format: logs::Format,
+    #[command(flatten)]
+    compatibility: Compatibility,
+    #[command(flatten)]
+    logging: Logging,
 }
 
 /// Serves certificates until asked to end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    logs::init(&args.log_level, args.log_format)?;
+    args.logging.init()?;
     if args.identity_scheme.is_empty() || args.identity_trust_domain.is_empty() {
         warn!("no identity scheme or trust domain is configured: identity is disabled");
         return Ok(());
     }
-    let mut requests = drain::requests().context("failed to listen for signals")?;
-    let (signal, drain) = drain::channel();
-    let (metrics, readiness) = (Metrics::new(), Readiness::default());
-    let ready = readiness.gate("issuer and API server");
-    let admin = Admin::bind(args.admin_addr, metrics.clone(), readiness).await.context("failed to bind the admin address")?;
-    tokio::spawn(admin.serve(drain.clone()));
-
+    let (mut program, ready) = Program::start(args.admin_addr, "issuer and API server").await?;
     let client = Client::try_default().await.context("no way to reach the Kubernetes API")?;
     tokens::require_access(&client).await?;
     let recorder = Recorder::spawn(client.clone(), "linkerd-identity");
     let tokens = ClusterTokens::new(client, args.kube_apiclient_burst.into());
-    let certifier = start(&args, tokens, recorder, &metrics, drain.clone())?;
+    let certifier = start(&args, tokens, recorder, &program.metrics, program.drain())?;
     let listener = args.addr.bind().await.context("failed to bind the address for certificates")?;
     info!(address = %listener.local_addr()?, "serving certificates");
+    let mut serving = tokio::spawn(serve(listener, certifier, program.drain()));
     ready.open();
-
-    let mut serving = tokio::spawn(serve(listener, certifier, drain));
-    tokio::select! {
-        ended = &mut serving => return ended?,
-        request = requests.next() => info!(%request, "draining"),
+    if let Some(ended) = program.work(&mut serving).await {
+        return ended?;
     }
-    signal.start();
-    tokio::select! {
-        ended = tokio::time::timeout(GRACE, serving) => if let Ok(ended) = ended { ended?? },
-        request = requests.next() => info!(%request, "not waiting for requests under way"),
-    }
+    program.end().await;
     Ok(())
 }
 
@@ -160,12 +137,13 @@ fn start<T: tokens::ReviewTokens>(
     Ok(Certifier::new(naming, current, Arc::new(tokens), log, metrics))
 }
 
-/// Serves gRPC until the program drains.
+/// Serves gRPC until the program drains and requests under way are answered.
 async fn serve<T: tokens::ReviewTokens>(
     listener: tokio::net::TcpListener,
     certifier: Certifier<T>,
     mut drain: Drain,
 ) -> anyhow::Result<()> {
+    let _until_answered = drain.clone();
     let service = IdentityServer::new(certifier).max_decoding_message_size(MAX_REQUEST_BYTES);
     // Answers are small and awaited: a proxy starts with this one.
     let incoming = TcpListenerStream::new(listener).inspect(|accepted| {

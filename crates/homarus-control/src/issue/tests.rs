@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use homarus_daemon::drain;
 use homarus_identity::authority::Pair;
 use homarus_identity::{Credential, Key, TrustAnchors, csr};
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
@@ -243,6 +244,6 @@ async fn proxies_are_served_over_the_network_until_the_drain() {
 
     // The client's connection is still open; it must not hold up the end.
     signal.start();
-    tokio::time::timeout(GRACE, serving).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(10), serving).await.unwrap().unwrap().unwrap();
     assert!(client.certify(request("web").1).await.is_err());
 }

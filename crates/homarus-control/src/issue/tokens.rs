@@ -97,3 +97,53 @@ pub(super) async fn require_access(client: &Client) -> anyhow::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+    use std::{convert::Infallible, sync::Arc};
+
+    /// A client of an API server that answers any TokenReview with this status, and what it was asked.
+    fn api_server(status: Value) -> (Client, Arc<Mutex<Vec<Value>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let heard = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (heard, status) = (heard.clone(), status.clone());
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let review: Value = serde_json::from_slice(&body).unwrap();
+                heard.lock().push(review["spec"].clone());
+                let answer = json!({
+                    "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": review["spec"], "status": status,
+                });
+                Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
+            }
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    #[tokio::test]
+    async fn no_token_is_reviewed_without_an_audience() {
+        let user = json!({"username": "system:serviceaccount:shop:web"});
+        let (client, asked) = api_server(json!({"authenticated": true, "user": user, "audiences": [AUDIENCE]}));
+        let review = ClusterTokens::new(client, 0).review("t", AUDIENCE).await.unwrap();
+        assert_eq!(*asked.lock(), [json!({"token": "t", "audiences": [AUDIENCE]})]);
+        assert_eq!((review.authenticated, &*review.username), (true, "system:serviceaccount:shop:web"));
+        assert_eq!(review.audiences, [AUDIENCE]);
+    }
+
+    #[tokio::test]
+    async fn what_an_api_server_leaves_out_proves_nothing() {
+        let (client, _) = api_server(json!({}));
+        assert_eq!(ClusterTokens::new(client, 1).review("t", AUDIENCE).await, Ok(Review::default()));
+        let (client, _) = api_server(json!({"authenticated": true, "error": ""}));
+        let review = ClusterTokens::new(client, 1).review("t", AUDIENCE).await.unwrap();
+        assert_eq!((review.audiences.len(), review.error), (0, None));
+    }
+}

@@ -78,7 +78,7 @@ impl<K: Key<View: Told>> Views<K> {
             return Ok(sender.subscribe());
         }
         if self.published.len() >= MAX_VIEWS {
-            return Err(Absence::Invalid("too many different views are subscribed to".into()));
+            return Err(Absence::Busy("too many different views are subscribed to; ask again later"));
         }
         let view = key.view(index)?;
         self.versions += 1;
@@ -194,7 +194,7 @@ impl Hub {
     pub fn subscribe<K: Kept>(self: &Arc<Self>, key: K) -> Result<Subscription<K>, Absence> {
         let mut state = self.state.lock();
         if state.closed {
-            return Err(Absence::NotFound("the controller is shutting down".into()));
+            return Err(Absence::Busy("the controller is shutting down; ask again"));
         }
         let (index, views) = K::views(&mut state);
         let latest = views.subscribe(index, &key)?;

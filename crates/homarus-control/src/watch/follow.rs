@@ -315,6 +315,7 @@ mod tests {
         assert_eq!(told.hear(Event::Apply(server("a", 80))).await, "+a");
         assert_eq!(told.hear(Event::Apply(server("a", 0))).await, "");
         assert_eq!(told.hear(Event::Apply(server("never", 0))).await, "");
+        assert_eq!(told.account.metrics.unreadable.get_or_create(&told.account.labels).get(), 2);
         // Also when everything is listed again.
         assert_eq!(told.hear(Event::Init).await, "");
         assert_eq!(told.hear(Event::InitApply(server("a", 0))).await, "");

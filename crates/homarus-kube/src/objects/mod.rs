@@ -5,6 +5,8 @@
 //! unreadable: it never becomes a fact. Doubt denies: what can't be read never grants anything.
 
 mod core;
+#[cfg(test)]
+mod hostile;
 mod policy;
 mod routes;
 #[cfg(test)]
@@ -189,6 +191,21 @@ impl LabelSelector {
             Ok(Expression { key: e.key, operator })
         });
         Ok(Selector { labels: self.match_labels, expressions: expressions.collect::<Result<_, _>>()? })
+    }
+}
+
+/// A condition of a status.
+#[derive(Clone, Debug, Deserialize)]
+struct Condition {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    status: String,
+}
+
+impl Condition {
+    fn holds(&self, kind: &str) -> bool {
+        self.kind == kind && self.status == "True"
     }
 }
 

@@ -1,6 +1,6 @@
 //! HTTPRoute of both groups, and GRPCRoute (crds.md §8, §11).
 
-use super::{Defect, Object, Readable, SEE_SCHEMA, body, or_default};
+use super::{Condition, Defect, Object, Readable, SEE_SCHEMA, body, or_default};
 use homarus_model::{
     facts::{Acceptance, BackendRef, Fact, Id, Parent, ParentKind, Route, RouteFilter, RouteKind, RouteRule, Rules},
     route::{
@@ -66,14 +66,6 @@ struct ParentStatus {
     controller_name: String,
     #[serde(default, deserialize_with = "or_default")]
     conditions: Vec<Condition>,
-}
-
-#[derive(Deserialize)]
-struct Condition {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    status: String,
 }
 
 #[derive(Deserialize)]
@@ -180,7 +172,7 @@ fn attachments(kind: RouteKind, refs: &[ParentRef], status: Status, object: Obje
         })
     };
     let accepted = status.parents.into_iter().filter_map(|status| {
-        let accepted = status.conditions.iter().any(|c| c.kind == "Accepted" && c.status == "True");
+        let accepted = status.conditions.iter().any(|condition| condition.holds("Accepted"));
         let kind = accepted.then(|| parent_kind(kind, &status.parent_ref)).flatten()?;
         let ours = status.controller_name == CONTROLLER_NAME;
         Some(Acceptance { kind, name: status.parent_ref.name, port: status.parent_ref.port, ours })

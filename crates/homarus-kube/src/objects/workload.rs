@@ -1,6 +1,6 @@
 //! Pods and external workloads.
 
-use super::{Defect, IntOrString, Meta, Object, Readable, SEE_SCHEMA, body, or_default};
+use super::{Condition, Defect, IntOrString, Meta, Object, Readable, SEE_SCHEMA, body, or_default};
 use crate::annotations::{DEFAULT_INBOUND_POLICY, OPAQUE_PORTS, PortOrName, REQUIRE_IDENTITY_PORTS, SKIP_INBOUND_PORTS};
 use crate::annotations::{items, parse_port_or_name};
 use homarus_model::{
@@ -257,14 +257,6 @@ struct ExternalStatus {
     conditions: Vec<Condition>,
 }
 
-#[derive(Deserialize)]
-struct Condition {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    status: String,
-}
-
 pub(super) fn external(object: Object<'_>) -> Result<Readable, Defect> {
     let meta = object.meta;
     let ExternalBody { spec, status } = body(object)?;
@@ -280,7 +272,7 @@ pub(super) fn external(object: Object<'_>) -> Result<Readable, Defect> {
         ips: addresses(None, spec.workload_ips),
         ports,
         tls: ServerTls { id, server_name },
-        ready: status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
+        ready: status.conditions.iter().any(|condition| condition.holds("Ready")),
         owner: meta.owner(),
         zone: meta.labels.get("topology.kubernetes.io/zone").cloned(),
         settings,

@@ -74,11 +74,9 @@ fn route_policy(name: Option<crate::api::meta::Metadata>, grants: Vec<api::Authz
 fn http_filter(message: api::http_route::Filter) -> Result<Filter, DecodeError> {
     use api::http_route::filter::Kind;
     Ok(match message.kind {
-        Some(Kind::FailureInjector(fail)) => Filter::Fail(route::http_failure(fail).at("failure_injector")?),
-        Some(Kind::RequestHeaderModifier(m)) => {
-            Filter::RequestHeaders(Arc::new(route::header_modifier(m.add, m.set, m.remove).at("request_header_modifier")?))
-        }
-        Some(Kind::Redirect(redirect)) => Filter::Redirect(Arc::new(route::redirect(redirect).at("redirect")?)),
+        Some(Kind::FailureInjector(fail)) => route::http_failure(fail)?,
+        Some(Kind::RequestHeaderModifier(modifier)) => route::request_headers(modifier)?,
+        Some(Kind::Redirect(redirect)) => route::redirect(redirect)?,
         None => Filter::Unknown,
     })
 }
@@ -86,10 +84,8 @@ fn http_filter(message: api::http_route::Filter) -> Result<Filter, DecodeError> 
 fn grpc_filter(message: api::grpc_route::Filter) -> Result<Filter, DecodeError> {
     use api::grpc_route::filter::Kind;
     Ok(match message.kind {
-        Some(Kind::FailureInjector(fail)) => Filter::Fail(route::grpc_failure(fail).at("failure_injector")?),
-        Some(Kind::RequestHeaderModifier(m)) => {
-            Filter::RequestHeaders(Arc::new(route::header_modifier(m.add, m.set, m.remove).at("request_header_modifier")?))
-        }
+        Some(Kind::FailureInjector(fail)) => route::grpc_failure(fail)?,
+        Some(Kind::RequestHeaderModifier(modifier)) => route::request_headers(modifier)?,
         None => Filter::Unknown,
     })
 }

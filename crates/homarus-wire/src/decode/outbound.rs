@@ -106,14 +106,10 @@ fn refusal(filter: api::opaque_route::Filter) -> Refusal {
 fn http_filter(message: api::http_route::Filter) -> Result<Filter, DecodeError> {
     use api::http_route::filter::Kind;
     Ok(match message.kind {
-        Some(Kind::FailureInjector(fail)) => Filter::Fail(route::http_failure(fail).at("failure_injector")?),
-        Some(Kind::RequestHeaderModifier(m)) => {
-            Filter::RequestHeaders(Arc::new(route::header_modifier(m.add, m.set, m.remove).at("request_header_modifier")?))
-        }
-        Some(Kind::ResponseHeaderModifier(m)) => {
-            Filter::ResponseHeaders(Arc::new(route::header_modifier(m.add, m.set, m.remove).at("response_header_modifier")?))
-        }
-        Some(Kind::Redirect(redirect)) => Filter::Redirect(Arc::new(route::redirect(redirect).at("redirect")?)),
+        Some(Kind::FailureInjector(fail)) => route::http_failure(fail)?,
+        Some(Kind::RequestHeaderModifier(modifier)) => route::request_headers(modifier)?,
+        Some(Kind::ResponseHeaderModifier(modifier)) => route::response_headers(modifier)?,
+        Some(Kind::Redirect(redirect)) => route::redirect(redirect)?,
         None => Filter::Unknown,
     })
 }
@@ -121,10 +117,8 @@ fn http_filter(message: api::http_route::Filter) -> Result<Filter, DecodeError> 
 fn grpc_filter(message: api::grpc_route::Filter) -> Result<Filter, DecodeError> {
     use api::grpc_route::filter::Kind;
     Ok(match message.kind {
-        Some(Kind::FailureInjector(fail)) => Filter::Fail(route::grpc_failure(fail).at("failure_injector")?),
-        Some(Kind::RequestHeaderModifier(m)) => {
-            Filter::RequestHeaders(Arc::new(route::header_modifier(m.add, m.set, m.remove).at("request_header_modifier")?))
-        }
+        Some(Kind::FailureInjector(fail)) => route::grpc_failure(fail)?,
+        Some(Kind::RequestHeaderModifier(modifier)) => route::request_headers(modifier)?,
         None => Filter::Unknown,
     })
 }

@@ -6,11 +6,11 @@ use super::{
 };
 use crate::api::{grpc_route as gr, http_route as hr, http_types as ht};
 use homarus_model::route::{
-    GrpcMatch, HeaderMatch, HeaderModifier, HostMatch, HttpMatch, InjectedFailure, PathMatch, PathModifier, Pattern, QueryMatch,
-    Ratio, Redirect, WholeRegex,
+    Filter, GrpcMatch, HeaderMatch, HeaderModifier, HostMatch, HttpMatch, InjectedFailure, PathMatch, PathModifier, Pattern,
+    QueryMatch, Ratio, Redirect, WholeRegex,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 /// The longest regular expression that is taken.
 pub const MAX_REGEX_BYTES: usize = 4 * 1024;
@@ -86,11 +86,17 @@ fn regex(source: &str) -> Result<WholeRegex, DecodeError> {
     WholeRegex::new(source).map_err(invalid)
 }
 
-pub(super) fn header_modifier(
-    add: Option<ht::Headers>,
-    set: Option<ht::Headers>,
-    remove: Vec<String>,
-) -> Result<HeaderModifier, DecodeError> {
+pub(super) fn request_headers(message: hr::RequestHeaderModifier) -> Result<Filter, DecodeError> {
+    let modifier = header_modifier(message.add, message.set, message.remove).at("request_header_modifier")?;
+    Ok(Filter::RequestHeaders(Arc::new(modifier)))
+}
+
+pub(super) fn response_headers(message: hr::ResponseHeaderModifier) -> Result<Filter, DecodeError> {
+    let modifier = header_modifier(message.add, message.set, message.remove).at("response_header_modifier")?;
+    Ok(Filter::ResponseHeaders(Arc::new(modifier)))
+}
+
+fn header_modifier(add: Option<ht::Headers>, set: Option<ht::Headers>, remove: Vec<String>) -> Result<HeaderModifier, DecodeError> {
     Ok(HeaderModifier {
         add: headers(add).at("add")?,
         set: headers(set).at("set")?,
@@ -105,7 +111,11 @@ fn headers(message: Option<ht::Headers>) -> Result<Vec<(HeaderName, HeaderValue)
     })
 }
 
-pub(super) fn redirect(message: hr::RequestRedirect) -> Result<Redirect, DecodeError> {
+pub(super) fn redirect(message: hr::RequestRedirect) -> Result<Filter, DecodeError> {
+    Ok(Filter::Redirect(Arc::new(redirection(message).at("redirect")?)))
+}
+
+fn redirection(message: hr::RequestRedirect) -> Result<Redirect, DecodeError> {
     let scheme = match message.scheme.and_then(|s| s.r#type) {
         None => None,
         Some(scheme) => {
@@ -142,14 +152,16 @@ fn status_code(status: u32) -> Result<StatusCode, DecodeError> {
         .ok_or_else(|| invalid(format_args!("{status} is not an HTTP status")))
 }
 
-pub(super) fn http_failure(message: hr::HttpFailureInjector) -> Result<InjectedFailure, DecodeError> {
-    let status = status_code(message.status).at("status")?;
-    Ok(InjectedFailure::Http { status, message: message.message.into(), ratio: ratio(message.ratio).at("ratio")? })
+pub(super) fn http_failure(message: hr::HttpFailureInjector) -> Result<Filter, DecodeError> {
+    let status = status_code(message.status).at("failure_injector.status")?;
+    let ratio = ratio(message.ratio).at("failure_injector.ratio")?;
+    Ok(Filter::Fail(InjectedFailure::Http { status, message: message.message.into(), ratio }))
 }
 
-pub(super) fn grpc_failure(message: gr::GrpcFailureInjector) -> Result<InjectedFailure, DecodeError> {
-    let code = message.code.try_into().map_err(|_| invalid("not a gRPC status code")).at("code")?;
-    Ok(InjectedFailure::Grpc { code, message: message.message.into(), ratio: ratio(message.ratio).at("ratio")? })
+pub(super) fn grpc_failure(message: gr::GrpcFailureInjector) -> Result<Filter, DecodeError> {
+    let code = message.code.try_into().map_err(|_| invalid("not a gRPC status code")).at("failure_injector.code")?;
+    let ratio = ratio(message.ratio).at("failure_injector.ratio")?;
+    Ok(Filter::Fail(InjectedFailure::Grpc { code, message: message.message.into(), ratio }))
 }
 
 fn ratio(message: Option<hr::Ratio>) -> Result<Ratio, DecodeError> {

@@ -1,0 +1,152 @@
+//! One call, from its request to its trailers.
+
+use super::{Code, Reply, Service, Status, unframe};
+use crate::serve::metrics::{Call, Calls};
+use bytes::{Bytes, BytesMut};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use tokio::time::timeout;
+
+/// A request names a target and says who asks: a few hundred bytes.
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
+/// How long a request's message may take to come in.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Answers a request, until all is said or the client gives it up.
+pub(super) fn exchange(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    service: Arc<dyn Service>,
+    calls: &Calls,
+) -> impl Future<Output = ()> + Send + use<> {
+    // A subscriber stays for days: what only its beginning needs is in a box that goes.
+    let beginning = Box::pin(begin(request, respond, service, calls.clone()));
+    async move {
+        if let Some(answer) = beginning.await {
+            answer.tell().await;
+        }
+    }
+}
+
+/// Reads the request and answers it. None: there is nothing more to say.
+async fn begin(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    service: Arc<dyn Service>,
+    calls: Calls,
+) -> Option<Answer> {
+    let Some(method) = service.method(request.uri().path()) else {
+        refuse(&mut respond, &Status::unimplemented("no such method"));
+        return None;
+    };
+    let call = calls.begin(method);
+    let answered = match timeout(REQUEST_TIMEOUT, message(request.into_body())).await {
+        Ok(Ok(message)) => {
+            call.received();
+            service.call(method, message)
+        }
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded("no request came")),
+    };
+    let messages = match answered {
+        Ok(Reply::One(message)) => stream::iter([message]).boxed(),
+        Ok(Reply::Stream(messages)) => messages,
+        Err(status) => {
+            call.end(status.code());
+            refuse(&mut respond, &status);
+            return None;
+        }
+    };
+    let mut response = Response::new(());
+    response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+    let send = respond.send_response(response, false).ok()?;
+    Some(Answer { send, messages, call })
+}
+
+/// The one message of a request.
+async fn message(mut body: RecvStream) -> Result<Bytes, Status> {
+    let mut request = BytesMut::new();
+    while let Some(part) = body.data().await {
+        let part = part.map_err(|_| Status::internal("the request broke off"))?;
+        if request.len() + part.len() > MAX_REQUEST_BYTES {
+            return Err(Status::resource_exhausted(format!("a request may have {MAX_REQUEST_BYTES} bytes")));
+        }
+        request.extend_from_slice(&part);
+        let _ = body.flow_control().release_capacity(part.len());
+    }
+    unframe(request.freeze())
+}
+
+/// Answers with nothing but a status. A client that is gone by now doesn't need it.
+fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
+    let mut response = Response::new(());
+    response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+    if status.add_header(response.headers_mut()).is_err() {
+        response.headers_mut().insert(GRPC_STATUS, HeaderValue::from(Code::Internal as i32));
+    }
+    let _ = respond.send_response(response, true);
+}
+
+/// An answer under way: messages, then the trailers that say that all is well. One that is dropped was cancelled.
+struct Answer {
+    send: SendStream<Bytes>,
+    messages: BoxStream<'static, Bytes>,
+    call: Call,
+}
+
+impl Answer {
+    async fn tell(mut self) {
+        while self.has_room().await {
+            match self.next().await {
+                Next::Message(message) => {
+                    self.call.sent();
+                    if self.send.send_data(message, false).is_err() {
+                        return;
+                    }
+                }
+                Next::End => {
+                    self.call.end(Code::Ok);
+                    let _ = self.send.send_trailers(HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]));
+                    return;
+                }
+                Next::Cancelled => return,
+            }
+        }
+    }
+
+    /// Waits until the client takes more. Only then a message is made, which says the latest. False: the client is gone.
+    async fn has_room(&mut self) -> bool {
+        self.send.reserve_capacity(1);
+        while self.send.capacity() == 0 {
+            match poll_fn(|cx| self.send.poll_capacity(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return false,
+            }
+        }
+        true
+    }
+
+    async fn next(&mut self) -> Next {
+        poll_fn(|cx| {
+            if self.send.poll_reset(cx).is_ready() {
+                return Poll::Ready(Next::Cancelled);
+            }
+            self.messages.poll_next_unpin(cx).map(|message| message.map_or(Next::End, Next::Message))
+        })
+        .await
+    }
+}
+
+enum Next {
+    Message(Bytes),
+    End,
+    Cancelled,
+}
