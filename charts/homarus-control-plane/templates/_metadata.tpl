@@ -19,21 +19,30 @@ linkerd.io/control-plane-component.
 {{ .Values.proxy.image.version | default (include "homarus.version" .) }}
 {{- end }}
 
-{{- /* The name of an image {name, version}. In a copy of Linkerd's values it is Linkerd's, without a tag of our version. */}}
-{{- define "homarus.image-name" -}}
-{{- if .version -}}
-{{ .name }}
-{{- else -}}
-{{ replace "cr.l5d.io/linkerd/" "ghcr.io/homarus-mesh/" .name }}
+{{- /*
+The names of images, without tag. In a copy of Linkerd's values they are Linkerd's, which have no tag of our version: unless another
+version is asked for, ours take their places.
+*/}}
+{{- define "homarus.proxy.image-name" -}}
+{{- $image := .Values.proxy.image }}
+{{- ternary "ghcr.io/homarus-mesh/homarus-proxy" $image.name (and (not $image.version) (eq (toString $image.name) "cr.l5d.io/linkerd/proxy")) }}
 {{- end }}
+
+{{- define "homarus.debug.image-name" -}}
+{{- $image := .Values.debugContainer.image }}
+{{- ternary "ghcr.io/homarus-mesh/homarus-debug" $image.name (and (not $image.version) (eq (toString $image.name) "cr.l5d.io/linkerd/debug")) }}
+{{- end }}
+
+{{- define "homarus.controller.image-name" -}}
+{{- ternary "ghcr.io/homarus-mesh/homarus" .Values.controllerImage (eq (toString .Values.controllerImage) "cr.l5d.io/linkerd/controller") }}
 {{- end }}
 
 {{- define "homarus.proxy.image" -}}
-{{ include "homarus.image-name" .Values.proxy.image }}:{{ include "homarus.proxy.version" . }}
+{{ include "homarus.proxy.image-name" . }}:{{ include "homarus.proxy.version" . }}
 {{- end }}
 
 {{- define "homarus.controller.image" -}}
-{{ include "homarus.image-name" (dict "name" .Values.controllerImage) }}:{{ .Values.controllerImageVersion | default (include "homarus.version" .) }}
+{{ include "homarus.controller.image-name" . }}:{{ .Values.controllerImageVersion | default (include "homarus.version" .) }}
 {{- end }}
 
 {{- define "homarus.trust-domain" -}}
