@@ -4,7 +4,7 @@
 //! `serve` (TLS, HTTP, what is named) → `authn` (who) → `authz` (may they) → `admission` (what the cluster and its
 //! webhooks add or refuse) → `patch`, `defaults`, `validate` (the new object) → `store` (one writer, one counter) →
 //! `serve::watch` (whoever listens). `collect` follows the store: owners, finalizers, namespaces. `schema` is the one
-//! table that drives the generic parts; `table` prints rows.
+//! table that drives the generic parts; `table` prints rows; `streams` carries what leaves HTTP behind (port-forwarding, exec).
 //!
 //! # Use
 //! ```no_run
@@ -18,20 +18,23 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Deliberately absent: protobuf, API aggregation, quotas, `exec` and `attach`, old `watch/` paths. Fit for one machine:
-//! one lock, all objects in memory, a bounded window of changes per kind.
+//! Deliberately absent: answers in protobuf, API aggregation, quotas, CEL rules, old `watch/` paths. Fit for one machine: one
+//! lock, all objects in memory, a bounded window of changes per kind.
 
 pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod collect;
 pub mod defaults;
+#[cfg(test)]
+mod hostile;
 pub mod node;
 pub mod patch;
 pub mod refusal;
 pub mod schema;
 pub mod serve;
 pub mod store;
+pub mod streams;
 pub mod table;
 pub mod validate;
 

@@ -44,6 +44,52 @@ pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
 pub trait PodStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> PodStream for T {}
 
+/// What is run in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// In which container; the API has checked that the pod has it.
+    pub container: String,
+    /// The program and its arguments; none: the container's own process is attached to.
+    pub command: Vec<String>,
+    /// Whether it gets an input.
+    pub stdin: bool,
+    /// Whether its output is wanted.
+    pub stdout: bool,
+    /// Whether what it says of errors is wanted.
+    pub stderr: bool,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+}
+
+impl CommandOptions {
+    /// On a terminal both outputs are one.
+    pub fn separate_stderr(&self) -> bool {
+        self.stderr && !self.tty
+    }
+}
+
+/// A process that runs, with its ends of the streams that were asked for.
+pub struct Running {
+    /// Its input, which ends when this is shut down.
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    /// Its output, or all that it writes to its terminal.
+    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// What it says of errors.
+    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Tells its terminal how many columns and rows there are.
+    pub resize: Option<Box<dyn Fn(u16, u16) + Send + Sync>>,
+    /// Its exit code, or nothing when the pod went with it.
+    pub exited: BoxFuture<'static, Option<i32>>,
+    /// Dropped when it isn't wanted any more.
+    pub guard: Option<Box<dyn std::any::Any + Send>>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("tty", &self.resize.is_some()).finish_non_exhaustive()
+    }
+}
+
 /// Why the node can't.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NodeError {
@@ -65,4 +111,7 @@ pub trait NodeBackend: Send + Sync + 'static {
 
     /// Connects to a port on the pod's loopback.
     fn connect(&self, pod: PodRef, port: u16) -> BoxFuture<'static, Result<Box<dyn PodStream>, NodeError>>;
+
+    /// Starts a process in a container that runs, or attaches to the container's own.
+    fn run(&self, pod: PodRef, options: CommandOptions) -> BoxFuture<'static, Result<Running, NodeError>>;
 }

@@ -15,7 +15,7 @@
 //! - What the pods make is bounded: logs, probe answers, Events, volumes, queues.
 //!
 //! A pod is no sandbox: its containers see the machine's files (read-only, under a private layer in memory), each other's
-//! processes, and share the machine's kernel. Deliberately absent: resource limits, images, persistent volumes, `exec` and `attach` for users.
+//! processes, and share the machine's kernel. Deliberately absent: images, persistent volumes.
 
 mod entry;
 mod net;
@@ -40,7 +40,7 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::api::node::{LogOptions, LogStream, NodeBackend, NodeError, PodRef, PodStream};
+use crate::api::node::{CommandOptions, LogOptions, LogStream, NodeBackend, NodeError, PodRef, PodStream, Running};
 use net::dns::{self, Dns};
 use net::rules::Ruleset;
 use net::zone::Zone;
@@ -242,13 +242,18 @@ impl NodeBackend for Backend {
         let found = self.find(&pod);
         Box::pin(async move {
             let (handle, network) = found?;
-            let net = handle.view.borrow().net.clone();
+            let net = handle.view.borrow().sandbox.as_ref().map(|s| s.net().clone());
             let net = net.ok_or_else(|| NodeError::NotReady(format!("pod {:?} is not running", pod.name)))?;
             let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let dialed = network.dial(Some(&net), to).await;
             let stream = dialed.map_err(|e| NodeError::Failed(format!("dialing port {port} of pod {:?}: {e}", pod.name)))?;
             Ok(Box::new(stream) as Box<dyn PodStream>)
         })
+    }
+
+    fn run(&self, pod: PodRef, options: CommandOptions) -> BoxFuture<'static, Result<Running, NodeError>> {
+        let found = self.find(&pod);
+        Box::pin(async move { work::command::run(&found?.0, options).await })
     }
 }
 
@@ -259,6 +264,10 @@ impl NodeBackend for Node {
 
     fn connect(&self, pod: PodRef, port: u16) -> BoxFuture<'static, Result<Box<dyn PodStream>, NodeError>> {
         self.backend().connect(pod, port)
+    }
+
+    fn run(&self, pod: PodRef, options: CommandOptions) -> BoxFuture<'static, Result<Running, NodeError>> {
+        self.backend().run(pod, options)
     }
 }
 

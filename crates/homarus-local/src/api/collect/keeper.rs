@@ -1,13 +1,15 @@
 //! The task that follows the store: dependents of deleted owners, foreground and orphaning deletion, namespaces that
 //! go, definitions that go, old events.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::graph::{Found, Graph, owners, owners_of, uid_of};
 use super::{FOREGROUND, ORPHAN, Options, amend, condition, delete, furnish};
 use crate::api::defaults::cluster::ROOT_CERTIFICATE;
 use crate::api::store::shared::DEFINITIONS;
@@ -16,12 +18,13 @@ use crate::api::{Core, now};
 
 /// Changes within this time are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often everything is looked at even if nothing changes: for events that grow old.
-const IDLE: Duration = Duration::from_secs(60);
+/// How often everything is looked at: for events that grow old, and what couldn't be done at its time.
+const REVIEW: Duration = Duration::from_secs(60);
 /// Events live for an hour, as in a real cluster.
 const EVENT_SECONDS: i64 = 3600;
 /// And there are never more than so many.
 const MAX_EVENTS: usize = 10_000;
+const EVENTS: &str = "/events";
 
 /// Runs until it is dropped.
 #[derive(Debug)]
@@ -38,41 +41,42 @@ impl Keeper {
     pub fn start(core: &Arc<Core>) -> Keeper {
         let mut bell = core.store.any();
         let weak = Arc::downgrade(core);
+        let mut graph = Graph::default();
         Keeper(tokio::spawn(async move {
+            let mut next_review = Instant::now() + REVIEW;
             loop {
                 bell.mark_unchanged();
-                let Some(()) = pass(&weak) else { return };
-                let _ = tokio::time::timeout(IDLE, bell.changed()).await;
+                let Some(core) = weak.upgrade() else { return };
+                pass(&core, &mut graph);
+                if next_review <= Instant::now() {
+                    review(&core, &mut graph);
+                    next_review = Instant::now() + REVIEW;
+                }
+                drop(core);
+                let _ = tokio::time::timeout_at(next_review, bell.changed()).await;
                 tokio::time::sleep(GATHER).await;
             }
         }))
     }
 }
 
-fn pass(core: &Weak<Core>) -> Option<()> {
-    let core = core.upgrade()?;
-    // Each pass changes objects and so rings the bell again, until nothing is left to do.
-    let all = World::of(&core);
-    all.collect(&core);
-    namespaces(&core);
-    definitions(&core);
-    events(&core);
-    Some(())
+/// What follows from the changes since the last pass. Each pass changes objects and so rings the bell again, until
+/// nothing is left to do.
+fn pass(core: &Core, graph: &mut Graph) {
+    let touched = core.store.read(|store| graph.follow(store));
+    settle(core, graph, &touched);
+    namespaces(core);
+    definitions(core);
+    if core.store.read(|store| store.count(EVENTS)) > MAX_EVENTS {
+        events(core);
+    }
 }
 
-/// Everything there is, by uid: small enough on one machine to look at whole.
-struct World {
-    objects: HashMap<String, (Arc<str>, Arc<Object>)>,
-    /// Owner uid to dependents' uids.
-    dependents: HashMap<String, Vec<String>>,
-}
-
-fn uid_of(object: &Value) -> &str {
-    object["metadata"]["uid"].as_str().unwrap_or_default()
-}
-
-fn owners(object: &Value) -> impl Iterator<Item = &Value> {
-    object["metadata"]["ownerReferences"].as_array().into_iter().flatten()
+/// A look at everything.
+fn review(core: &Core, graph: &mut Graph) {
+    let all = core.store.read(|store| graph.begin_again(store));
+    settle(core, graph, &all);
+    events(core);
 }
 
 fn has_finalizer(object: &Value, finalizer: &str) -> bool {
@@ -83,82 +87,79 @@ fn going(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
-impl World {
-    fn of(core: &Core) -> World {
-        let mut world = World { objects: HashMap::new(), dependents: HashMap::new() };
-        core.store.read(|store| {
-            for bucket in store.buckets() {
-                for object in store.list(bucket, "") {
-                    let uid = uid_of(&object.value).to_owned();
-                    for owner in owners(&object.value) {
-                        let owner = owner["uid"].as_str().unwrap_or_default().to_owned();
-                        world.dependents.entry(owner).or_default().push(uid.clone());
-                    }
-                    world.objects.insert(uid, (bucket.clone(), object.clone()));
-                }
-            }
-        });
-        world
-    }
+fn waits_for_dependents(object: &Value) -> bool {
+    going(object) && has_finalizer(object, FOREGROUND)
+}
 
-    fn of_owner(&self, uid: &str) -> impl Iterator<Item = &(Arc<str>, Arc<Object>)> {
-        self.dependents.get(uid).into_iter().flatten().filter_map(|d| self.objects.get(d))
-    }
-
-    fn collect(&self, core: &Core) {
-        for (owner, dependents) in &self.dependents {
-            match self.objects.get(owner) {
-                None => dependents.iter().filter_map(|d| self.objects.get(d)).for_each(|d| self.left_behind(core, d)),
-                Some((_, object)) if going(&object.value) && has_finalizer(&object.value, FOREGROUND) => {
-                    self.of_owner(owner).for_each(|d| self.before_owner(core, owner, d));
-                }
-                Some(_) => {}
-            }
-        }
-        for (uid, (bucket, object)) in &self.objects {
-            if going(&object.value) && has_finalizer(&object.value, ORPHAN) {
-                self.of_owner(uid).for_each(|dependent| drop_owner(core, dependent, uid));
-                drop_finalizer(core, bucket, object, ORPHAN);
-            }
-            if going(&object.value) && has_finalizer(&object.value, FOREGROUND) && !self.blocked(uid) {
-                drop_finalizer(core, bucket, object, FOREGROUND);
+/// Does what follows for these uids.
+fn settle(core: &Core, graph: &Graph, touched: &HashSet<String>) {
+    for uid in touched {
+        match graph.find(uid) {
+            None => graph.dependents_of(uid).for_each(|dependent| left_behind(core, graph, dependent)),
+            Some(found) => {
+                as_dependent(core, graph, found);
+                as_owner(core, graph, found);
             }
         }
     }
+}
 
-    /// Whether a dependent holds its owner's foreground deletion.
-    fn blocked(&self, owner: &str) -> bool {
-        self.of_owner(owner)
-            .any(|(_, dependent)| owners(&dependent.value).any(|o| o["uid"] == owner && o["blockOwnerDeletion"] == true))
+fn as_dependent(core: &Core, graph: &Graph, found: &Found) {
+    let object = &found.1.value;
+    if owners_of(object).any(|owner| graph.find(owner).is_none()) {
+        left_behind(core, graph, found);
     }
-
-    /// An owner is gone: a dependent that has another one stays and forgets the first.
-    fn left_behind(&self, core: &Core, (bucket, object): &(Arc<str>, Arc<Object>)) {
-        let (alive, gone): (Vec<_>, Vec<_>) =
-            owners(&object.value).partition(|o| self.objects.contains_key(o["uid"].as_str().unwrap_or_default()));
-        if alive.is_empty() {
-            if !going(&object.value) {
-                remove(core, bucket, object, propagation(&object.value));
-            }
-            return;
-        }
-        let gone: HashSet<String> = gone.iter().filter_map(|o| o["uid"].as_str().map(str::to_owned)).collect();
-        for uid in gone {
-            drop_owner(core, &(bucket.clone(), object.clone()), &uid);
+    for owner in owners_of(object) {
+        if graph.find(owner).is_some_and(|(_, owner)| waits_for_dependents(&owner.value)) {
+            before_owner(core, graph, owner, found);
         }
     }
+}
 
-    /// An owner waits for its dependents: they go first, foreground themselves.
-    fn before_owner(&self, core: &Core, owner: &str, (bucket, object): &(Arc<str>, Arc<Object>)) {
-        let others = owners(&object.value).any(|o| {
-            o["uid"] != owner && self.objects.get(o["uid"].as_str().unwrap_or_default()).is_some_and(|(_, o)| !going(&o.value))
-        });
-        if others {
-            drop_owner(core, &(bucket.clone(), object.clone()), owner);
-        } else if !going(&object.value) {
-            let below = self.dependents.contains_key(uid_of(&object.value));
-            remove(core, bucket, object, if below { "Foreground" } else { "Background" });
+fn as_owner(core: &Core, graph: &Graph, (bucket, object): &Found) {
+    let uid = uid_of(&object.value);
+    if waits_for_dependents(&object.value) {
+        graph.dependents_of(uid).for_each(|dependent| before_owner(core, graph, uid, dependent));
+    }
+    if going(&object.value) && has_finalizer(&object.value, ORPHAN) {
+        graph.dependents_of(uid).for_each(|dependent| drop_owner(core, dependent, uid));
+        drop_finalizer(core, bucket, object, ORPHAN);
+    }
+    if waits_for_dependents(&object.value) && !blocked(graph, uid) {
+        drop_finalizer(core, bucket, object, FOREGROUND);
+    }
+}
+
+/// Whether a dependent holds its owner's foreground deletion.
+fn blocked(graph: &Graph, owner: &str) -> bool {
+    let blocks = |o: &Value| o["uid"] == owner && o["blockOwnerDeletion"] == true;
+    graph.dependents_of(owner).any(|(_, dependent)| owners(&dependent.value).any(blocks))
+}
+
+/// An owner is gone: a dependent that has another one stays and forgets the first.
+fn left_behind(core: &Core, graph: &Graph, found: &Found) {
+    let (bucket, object) = found;
+    let (alive, gone): (Vec<_>, Vec<_>) = owners_of(&object.value).partition(|owner| graph.find(owner).is_some());
+    if alive.is_empty() {
+        if !going(&object.value) {
+            remove(core, bucket, object, propagation(&object.value));
         }
+        return;
+    }
+    for owner in gone {
+        drop_owner(core, found, owner);
+    }
+}
+
+/// An owner waits for its dependents: they go first, foreground themselves.
+fn before_owner(core: &Core, graph: &Graph, owner: &str, found: &Found) {
+    let (bucket, object) = found;
+    let stays = |other: &str| graph.find(other).is_some_and(|(_, other)| !going(&other.value));
+    if owners_of(&object.value).any(|other| other != owner && stays(other)) {
+        drop_owner(core, found, owner);
+    } else if !going(&object.value) {
+        let below = graph.has_dependents(uid_of(&object.value));
+        remove(core, bucket, object, if below { "Foreground" } else { "Background" });
     }
 }
 
@@ -183,7 +184,7 @@ fn remove(core: &Core, bucket: &Arc<str>, object: &Object, propagation: &str) {
     }
 }
 
-fn drop_owner(core: &Core, (bucket, object): &(Arc<str>, Arc<Object>), owner: &str) {
+fn drop_owner(core: &Core, (bucket, object): &Found, owner: &str) {
     amend(core, bucket, &Name::of(&object.value), uid_of(&object.value), |object| {
         let mut left = object["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         left.retain(|o| o["uid"] != owner);
@@ -279,7 +280,7 @@ fn definitions(core: &Core) {
 
 /// Old events go.
 fn events(core: &Core) {
-    let bucket: Arc<str> = "/events".into();
+    let bucket: Arc<str> = EVENTS.into();
     let mut all = core.store.list(&bucket, "");
     all.sort_by_key(|e| std::cmp::Reverse(e.revision));
     let limit = now().as_second() - EVENT_SECONDS;

@@ -1,6 +1,7 @@
 //! Deletion and what follows from it: grace, finalizers, owners, namespaces. A keeper task follows the store; every
 //! step is decided under the store's lock from what is there, so it may be repeated at any time.
 
+mod graph;
 mod keeper;
 
 use std::sync::Arc;

@@ -25,6 +25,8 @@ pub enum Format {
 
 /// A JSON patch with more operations is refused, as by a real API server.
 const MAX_OPERATIONS: usize = 10_000;
+/// What the copies of one JSON patch may add up to, as with a real API server.
+const MAX_COPIED: usize = 3 << 20;
 
 impl Format {
     /// By content type.
@@ -71,12 +73,31 @@ fn json(object: &mut Value, patch: &Value, kind: &Kind) -> Answer<()> {
         return Err(Refusal::new(413, "RequestEntityTooLarge", message));
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    json_patch::patch(object, &operations).map_err(|e| {
+    let rejected = |e: json_patch::PatchError| {
         let mut refusal = Refusal::invalid(kind, &name, Vec::<Cause>::new());
         refusal.message = format!("the server rejected our request due to an error in our request: {e}");
         refusal.details = Value::Null;
         refusal
-    })
+    };
+    let mut copied = 0;
+    // From one copy to the next, each of which could double the object.
+    for part in operations.0.split_inclusive(|op| matches!(op, json_patch::PatchOperation::Copy(_))) {
+        let (copy, before) = match part.split_last() {
+            Some((json_patch::PatchOperation::Copy(copy), before)) => (Some(copy), before),
+            _ => (None, part),
+        };
+        json_patch::patch_unsafe(object, before).map_err(rejected)?;
+        let Some(copy) = copy else { continue };
+        copied += object.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+        if copied > MAX_COPIED {
+            let message = format!(
+                "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED}"
+            );
+            return Err(Refusal::new(413, "RequestEntityTooLarge", message));
+        }
+        json_patch::patch_unsafe(object, &part[before.len()..]).map_err(rejected)?;
+    }
+    Ok(())
 }
 
 /// RFC 7386.

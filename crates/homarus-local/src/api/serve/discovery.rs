@@ -141,9 +141,11 @@ pub fn subresources(kind: &Kind) -> Vec<Subresource> {
     let mut all: Vec<Subresource> = Vec::new();
     match &*kind.bucket {
         "/pods" => {
+            all.push(("attach", of("", "v1", "PodAttachOptions"), &["create", "get"]));
             all.push(("binding", of("", "v1", "Binding"), &["create"]));
             all.push(("ephemeralcontainers", own(), &["get", "patch", "update"]));
             all.push(("eviction", of("policy", "v1", "Eviction"), &["create"]));
+            all.push(("exec", of("", "v1", "PodExecOptions"), &["create", "get"]));
             all.push(("log", own(), &["get"]));
             all.push(("portforward", of("", "v1", "PodPortForwardOptions"), &["create", "get"]));
         }

@@ -3,7 +3,6 @@
 //! [`mod@respond`]. `discovery` and `openapi` answer what is served at all.
 
 pub mod discovery;
-pub mod forward;
 pub mod openapi;
 pub mod pods;
 pub mod protobuf;
@@ -157,6 +156,7 @@ async fn dispatch(call: Call) -> Answer<Response<Body>> {
     match (target.verb, target.subresource.as_str()) {
         (_, "log") => pods::log(call).await,
         (_, "portforward") => pods::port_forward(call).await,
+        (_, "exec" | "attach") => pods::run(call).await,
         (_, "scale") => scale::answer(call).await,
         (Verb::Create, "token") => review::token_request(call).await,
         (Verb::Create, "eviction") => pods::evict(call).await,

@@ -1,4 +1,4 @@
-//! Subresources of pods: `log` and `portforward` (the node answers), `binding`, `eviction`.
+//! Subresources of pods: `log`, `portforward`, `exec` and `attach` (the node answers), `binding`, `eviction`.
 
 use std::sync::Arc;
 
@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 
 use super::respond::{self, Body};
 use super::{Call, write};
-use crate::api::node::{LogOptions, NodeBackend, NodeError, PodRef};
+use super::target::Query;
+use crate::api::node::{CommandOptions, LogOptions, NodeBackend, NodeError, PodRef};
 use crate::api::refusal::{Answer, Refusal};
 use crate::api::store::Object;
+use crate::api::streams::upgrade::{self, Carrier, Offers};
+use crate::api::streams::{command, forward};
 use crate::api::{collect, now, now_text};
 
 fn pod(call: &Call) -> Answer<Arc<Object>> {
@@ -105,13 +108,64 @@ fn container(call: &Call, pod: &Value) -> Answer<String> {
 
 /// `portforward`.
 pub async fn port_forward(call: Call) -> Answer<Response<Body>> {
-    let pod = pod(&call)?;
-    let (node, reference) = node(&call, &pod.value)?;
-    if pod.value["status"]["phase"] != "Running" {
-        let phase = pod.value["status"]["phase"].as_str().unwrap_or_default();
+    const OFFERS: Offers = &[
+        (Carrier::Tunnel, "SPDY/3.1+portforward.k8s.io"),
+        (Carrier::Channels, "v4.channel.k8s.io"),
+        (Carrier::Spdy, "portforward.k8s.io"),
+    ];
+    let found = pod(&call)?;
+    let (node, pod) = node(&call, &found.value)?;
+    let agreed = upgrade::agree(call.head.headers(), OFFERS)?;
+    if found.value["status"]["phase"] != "Running" {
+        let phase = found.value["status"]["phase"].as_str().unwrap_or_default();
         return Err(Refusal::bad_request(format!("unable to forward port because pod is not running. Current status={phase}")));
     }
-    super::forward::upgrade(call.head, node, reference)
+    let ports = match agreed.carrier {
+        Carrier::Channels => forward::ports(call.head.uri().query().unwrap_or_default())?,
+        Carrier::Tunnel | Carrier::Spdy => Vec::new(),
+    };
+    let source = forward::Source { node, pod };
+    agreed.answer(call.head, move |carrier, io| forward::serve(carrier, io, source, ports))
+}
+
+/// `exec` and `attach`.
+pub async fn run(call: Call) -> Answer<Response<Body>> {
+    const OFFERS: Offers = &[
+        (Carrier::Channels, "v5.channel.k8s.io"),
+        (Carrier::Channels, "v4.channel.k8s.io"),
+        (Carrier::Spdy, "v4.channel.k8s.io"),
+    ];
+    let found = pod(&call)?;
+    let container = container(&call, &found.value)?;
+    let (node, pod) = node(&call, &found.value)?;
+    let agreed = upgrade::agree(call.head.headers(), OFFERS)?;
+    if !runs(&found.value, &container) {
+        return Err(Refusal::internal(format!("container not found (\"{container}\")")));
+    }
+    let command = command::Command { node, pod, options: command_options(&call, container)? };
+    agreed.answer(call.head, move |carrier, io| command::serve(carrier, io, command))
+}
+
+fn command_options(call: &Call, container: String) -> Answer<CommandOptions> {
+    let query = &call.target.query;
+    let command = match call.target.subresource.as_str() {
+        "exec" => Query::all(call.head.uri().query().unwrap_or_default(), "command"),
+        _ => Vec::new(),
+    };
+    if command.is_empty() && call.target.subresource == "exec" {
+        return Err(Refusal::bad_request("you must specify at least 1 command for the container"));
+    }
+    let [stdin, stdout, stderr, tty] = ["stdin", "stdout", "stderr", "tty"].map(|name| query.flag(name));
+    if !(stdin || stdout || stderr) {
+        return Err(Refusal::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+    }
+    Ok(CommandOptions { container, command, stdin, stdout, stderr, tty })
+}
+
+fn runs(pod: &Value, container: &str) -> bool {
+    let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
+    let mut statuses = lists.iter().flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
+    statuses.any(|s| s["name"] == container && !s["state"]["running"].is_null())
 }
 
 /// POST of `binding`: a pod gets its node.

@@ -80,6 +80,12 @@ impl Query {
         Query(all)
     }
 
+    /// All values of a parameter that may be repeated.
+    pub fn all(text: &str, key: &str) -> Vec<String> {
+        let pairs = text.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.filter(|(name, _)| unescape(name) == key).map(|(_, value)| unescape(value)).collect()
+    }
+
     /// A parameter; empty ones count as absent.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str).filter(|v| !v.is_empty())
@@ -173,7 +179,7 @@ impl Target {
             "" => true,
             "status" => kind.status,
             "scale" => kind.scale.is_some(),
-            "log" | "portforward" | "eviction" | "binding" | "ephemeralcontainers" | "resize" => core("pods"),
+            "attach" | "binding" | "ephemeralcontainers" | "eviction" | "exec" | "log" | "portforward" | "resize" => core("pods"),
             "token" => core("serviceaccounts"),
             "finalize" => core("namespaces"),
             _ => false,
@@ -338,5 +344,6 @@ mod tests {
         assert_eq!(query.text("labelSelector"), Some("app=web,x in (a)"));
         assert!(query.flag("watch") && !query.flag("f") && query.text("limit").is_none());
         assert_eq!(Query::parse("a=%zz%4").text("a"), Some("%zz%4"));
+        assert_eq!(Query::all("command=sh&stdin=1&command=-c&command=a+%26", "command"), ["sh", "-c", "a &"]);
     }
 }

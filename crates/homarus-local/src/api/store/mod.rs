@@ -152,6 +152,21 @@ impl Store {
         Ok(recent.range(from..).cloned().collect())
     }
 
+    /// Every change of any bucket after a revision, in order.
+    pub fn all_since(&self, revision: u64) -> Result<Vec<(Arc<str>, Change)>, Forgotten> {
+        let mut all = Vec::new();
+        for name in self.buckets.keys() {
+            all.extend(self.since(name, revision)?.into_iter().map(|change| (name.clone(), change)));
+        }
+        all.sort_by_key(|(_, change)| change.revision);
+        Ok(all)
+    }
+
+    /// How many objects a bucket has.
+    pub fn count(&self, bucket: &str) -> usize {
+        self.buckets.get(bucket).map_or(0, |b| b.objects.len())
+    }
+
     /// Forgets past changes: whoever comes now has seen none of them.
     pub fn forget(&mut self) {
         self.origin = self.revision;

@@ -9,8 +9,14 @@ use serde_json::Value;
 use super::refusal::{Answer, Cause, Refusal};
 use super::schema::kinds::Kind;
 
+/// Objects nested deeper aren't stored: patches could deepen them until nothing, we included, could read them any more.
+const MAX_DEPTH: usize = 100;
+/// Larger ones neither, whatever small patches they grow by: about as much as one request may hold.
+const MAX_SIZE: usize = 3 << 20;
+
 /// A new object.
 pub fn on_create(kind: &Kind, object: &Value) -> Answer<()> {
+    check_bounds(object)?;
     let mut causes = names::check(kind, object);
     causes.extend(content(kind, object, ""));
     refuse(kind, object, causes)
@@ -18,11 +24,40 @@ pub fn on_create(kind: &Kind, object: &Value) -> Answer<()> {
 
 /// A changed object.
 pub fn on_update(kind: &Kind, subresource: &str, old: &Value, new: &Value) -> Answer<()> {
+    check_bounds(new)?;
     let mut causes = names::check_metadata(new);
     causes.extend(late_finalizers(old, new));
     causes.extend(content(kind, new, subresource));
     causes.extend(immutable(kind, subresource, old, new));
     refuse(kind, new, causes)
+}
+
+fn check_bounds(object: &Value) -> Answer<()> {
+    if fits(object, MAX_DEPTH, &mut { MAX_SIZE }) {
+        return Ok(());
+    }
+    let message = format!("the object is nested deeper than {MAX_DEPTH} or larger than {MAX_SIZE} bytes");
+    Err(Refusal::new(413, "RequestEntityTooLarge", message))
+}
+
+/// Whether a value is no deeper than that, and fits into the room, which it takes.
+fn fits(value: &Value, depth: usize, room: &mut usize) -> bool {
+    let mut take = |bytes: usize| match room.checked_sub(bytes + 1) {
+        Some(left) => {
+            *room = left;
+            true
+        }
+        None => false,
+    };
+    match value {
+        Value::String(text) => take(text.len()),
+        Value::Array(items) => take(0) && depth > 0 && items.iter().all(|item| fits(item, depth - 1, room)),
+        Value::Object(fields) => {
+            let names = fields.keys().map(|name| name.len() + 1).sum();
+            take(names) && depth > 0 && fields.values().all(|inner| fits(inner, depth - 1, room))
+        }
+        _ => take(0),
+    }
 }
 
 /// What is being deleted can't be held anew.

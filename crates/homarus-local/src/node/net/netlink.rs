@@ -142,7 +142,7 @@ fn outcome(mut bytes: &[u8]) -> Option<io::Result<()>> {
             let code = i32::from_ne_bytes(bytes[HEADER..HEADER + 4].try_into().ok()?);
             return Some(match code {
                 0 => Ok(()),
-                code => Err(io::Error::from_raw_os_error(-code)),
+                code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
             });
         }
         bytes = bytes.get(length.max(HEADER).next_multiple_of(4)..)?;
@@ -177,5 +177,23 @@ mod tests {
         let error = outcome(&reply).unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert!(outcome(&reply[..8]).is_none());
+    }
+
+    #[test]
+    fn what_the_kernel_sends_may_be_anything() {
+        use proptest::prelude::*;
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_u16..4, at in 0_usize..3)| {
+            let mut bytes = bytes;
+            // Kinds that exist, mostly, in front.
+            if let Some(place) = bytes.get_mut(16 * at + 4..16 * at + 6) {
+                place.copy_from_slice(&kind.to_ne_bytes());
+            }
+            let _ = outcome(&bytes);
+        });
+        let mut reply = vec![0; HEADER + 4];
+        reply[4] = 2;
+        reply[HEADER..].copy_from_slice(&i32::MIN.to_ne_bytes());
+        assert!(outcome(&reply).unwrap().is_err());
     }
 }

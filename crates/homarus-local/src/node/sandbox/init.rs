@@ -8,8 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
@@ -17,16 +16,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
+use super::passing;
 use super::wire::{FromInit, LAUNCH_ARG, MESSAGE_MAX, SandboxSpec, ToInit};
 use crate::node::sys::{self, Leave};
 
 /// Orphans that nobody waits for are reaped this often; the pod's own processes are at once.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
-/// Descriptors that come with one message.
-const FDS_MAX: usize = 3;
 /// How often what a container left behind is looked for again while it dies.
 const SWEEPS_MAX: usize = 100;
 
@@ -143,8 +140,11 @@ impl Init {
     }
 
     fn spawn(&mut self, id: u64, within: Option<u64>, fds: Vec<OwnedFd>) -> io::Result<()> {
-        let [order, stdout, stderr]: [OwnedFd; FDS_MAX] =
-            fds.try_into().map_err(|_| io::Error::other("three descriptors belong to a start"))?;
+        let mut fds = fds.into_iter();
+        let order = fds.next().ok_or_else(|| io::Error::other("a start without the socket of its order"))?;
+        // A process that gets a terminal has no outputs before.
+        let mut output = || fds.next().map_or_else(Stdio::null, Stdio::from);
+        let (stdout, stderr) = (output(), output());
         let mounts = match within {
             None => {
                 sys::leave(Leave::Mounts)?;
@@ -163,8 +163,8 @@ impl Init {
             .arg(LAUNCH_ARG)
             .env_clear()
             .stdin(Stdio::from(order))
-            .stdout(Stdio::from(stdout))
-            .stderr(Stdio::from(stderr))
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn();
         sys::enter(&self.own_mounts)?;
         let child = spawned?;
@@ -231,42 +231,15 @@ fn said(what: &str, error: io::Error) -> io::Error {
 
 fn report(control: &OwnedFd, message: &FromInit) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
-    send(control, &bytes, &[])
-}
-
-/// Sends one datagram, with descriptors.
-pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[&OwnedFd]) -> io::Result<()> {
-    let borrowed: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !borrowed.is_empty() {
-        ancillary.push(rustix::net::SendAncillaryMessage::ScmRights(&borrowed));
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
+    passing::send(control, &bytes, &[])
 }
 
 /// Receives one datagram, with descriptors; `None` when the other side is gone.
 pub(crate) fn receive<T: serde::de::DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MESSAGE_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
-        let result = rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
-        match result {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-            other => break other?,
-        }
-    };
-    if received.bytes == 0 {
+    let (received, fds) = passing::receive(socket, &mut bytes)?;
+    if received == 0 {
         return Ok(None);
     }
-    let mut fds = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
-        }
-    }
-    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fds)))
+    Ok(Some((serde_json::from_slice(&bytes[..received])?, fds)))
 }

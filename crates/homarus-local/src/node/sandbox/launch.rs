@@ -1,17 +1,17 @@
 //! From an order to a container's process: root, rights, exec.
 //!
 //! It runs as a child of the pod's process 1, in mounts that are its alone (or in those of the container it joins),
-//! on one thread. The order comes on standard input; so does the answer: nothing when the exec succeeded, else what
-//! failed.
+//! on one thread. The order comes on standard input, after one byte with which its own input may travel. The answer goes the
+//! same way: a byte with the node's end of its terminal, where it has one; then nothing when the exec succeeded, else what failed.
 
-use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::wire::{LAUNCH_MAX, LaunchSpec};
-use super::{rights, root};
+use super::{passing, rights, root, streams};
 
 /// Never returns when all went well.
 pub(crate) fn run() -> i32 {
@@ -20,30 +20,37 @@ pub(crate) fn run() -> i32 {
     };
     let mut order = UnixStream::from(stdin);
     let error = match read(&mut order) {
-        Ok(spec) => become_container(&spec),
+        Ok((spec, input)) => become_container(&spec, input, &order),
         Err(error) => format!("reading the order: {error}"),
     };
     let _ = order.write_all(error.as_bytes());
     128
 }
 
-fn read(order: &mut UnixStream) -> io::Result<LaunchSpec> {
+fn read(order: &mut UnixStream) -> io::Result<(LaunchSpec, Option<OwnedFd>)> {
+    let (_, input) = passing::receive(&*order, &mut [0])?;
     let mut bytes = Vec::new();
     order.take(LAUNCH_MAX).read_to_end(&mut bytes)?;
-    Ok(serde_json::from_slice(&bytes)?)
+    Ok((serde_json::from_slice(&bytes)?, input.into_iter().next()))
 }
 
-fn become_container(spec: &LaunchSpec) -> String {
+fn connect(spec: &LaunchSpec, input: Option<OwnedFd>, order: &UnixStream) -> io::Result<()> {
+    if !spec.terminal {
+        return streams::take_input(input);
+    }
+    let node_end = streams::take_terminal(spec.rights.uid)?;
+    passing::send(order, &[0], &[&node_end])
+}
+
+fn become_container(spec: &LaunchSpec, input: Option<OwnedFd>, order: &UnixStream) -> String {
     if let Some(root) = &spec.root
         && let Err(error) = root::make(root)
     {
         return error;
     }
-    let quiet = File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?));
-    if let Err(error) = quiet {
-        return format!("opening /dev/null: {error}");
+    if let Err(error) = connect(spec, input, order) {
+        return format!("giving it its input or terminal: {error}");
     }
-    let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let cwd = if spec.cwd.is_empty() { "/" } else { &spec.cwd };
     // A working folder that isn't there is made, as runtimes do.

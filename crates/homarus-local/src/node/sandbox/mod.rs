@@ -7,8 +7,10 @@
 
 pub(crate) mod init;
 pub(crate) mod launch;
+pub(crate) mod passing;
 pub(crate) mod rights;
 mod root;
+pub(crate) mod streams;
 pub(crate) mod wire;
 
 use std::collections::HashMap;
@@ -29,6 +31,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::sys::{self, Leave};
+use streams::Streams;
 use wire::{FromInit, INIT_ARG, LaunchSpec, SandboxSpec, ToInit};
 
 /// How long process 1 may take to make the pod's namespaces.
@@ -124,6 +127,8 @@ pub(crate) struct Process {
     pub(crate) id: u64,
     /// Resolves when it ended; fails when the whole pod went.
     pub(crate) exited: oneshot::Receiver<Exited>,
+    /// The node's end of its terminal, if it has one.
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 impl Sandbox {
@@ -132,7 +137,7 @@ impl Sandbox {
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(io::Error::from)?;
         let mut child = spawner.spawn(theirs).await?;
-        init::send(&ours, &serde_json::to_vec(spec).map_err(io::Error::from)?, &[])?;
+        passing::send(&ours, &serde_json::to_vec(spec).map_err(io::Error::from)?, &[])?;
         rustix::io::ioctl_fionbio(&ours, true).map_err(io::Error::from)?;
         let control = Arc::new(UnixDatagram::from_std(ours.into())?);
         let first = tokio::time::timeout(CREATE_TIMEOUT, receive(&control)).await;
@@ -180,8 +185,7 @@ impl Sandbox {
         &self,
         spec: &LaunchSpec,
         within: Option<u64>,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        streams: Streams,
     ) -> Result<Process, SandboxError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (order, theirs) = UnixStream::pair()?;
@@ -189,22 +193,23 @@ impl Sandbox {
         let (exited_tx, exited) = oneshot::channel();
         let entry = Entry { spawned: Some(spawned_tx), exited: Some(exited_tx) };
         self.waiting.lock().insert(id, entry);
+        let spec = LaunchSpec { terminal: matches!(streams, Streams::Terminal), ..spec.clone() };
+        let (input, outputs) = match streams {
+            Streams::Pipes { stdin, stdout, stderr } => (stdin, vec![stdout, stderr]),
+            Streams::Terminal => (None, Vec::new()),
+        };
         let message = serde_json::to_vec(&ToInit::Spawn { id, within }).map_err(io::Error::from)?;
         let theirs = OwnedFd::from(theirs);
-        self.send(&message, &[&theirs, &stdout, &stderr]).await?;
-        drop((theirs, stdout, stderr));
-        let bytes = serde_json::to_vec(spec).map_err(io::Error::from)?;
+        self.send(&message, &[&theirs].into_iter().chain(&outputs).collect::<Vec<_>>()).await?;
+        drop((theirs, outputs));
         let launch = async {
             spawned.await.map_err(|_| SandboxError::Gone)?.map_err(SandboxError::Launch)?;
-            let complaint =
-                tokio::task::spawn_blocking(move || hand_over(order, &bytes)).await.map_err(|_| SandboxError::Gone)??;
-            if complaint.is_empty() {
-                return Ok(());
-            }
-            Err(SandboxError::Launch(complaint))
+            let handed = tokio::task::spawn_blocking(move || hand_over(order, &spec, input)).await;
+            let (terminal, complaint) = handed.map_err(|_| SandboxError::Gone)??;
+            if complaint.is_empty() { Ok(terminal) } else { Err(SandboxError::Launch(complaint)) }
         };
         match tokio::time::timeout(LAUNCH_TIMEOUT, launch).await {
-            Ok(Ok(())) => Ok(Process { id, exited }),
+            Ok(Ok(terminal)) => Ok(Process { id, exited, terminal }),
             Ok(Err(error)) => Err(error),
             Err(_) => {
                 self.signal(id, 9).await?;
@@ -231,7 +236,7 @@ impl Sandbox {
     }
 
     async fn send(&self, bytes: &[u8], fds: &[&OwnedFd]) -> Result<(), SandboxError> {
-        let sent = self.control.async_io(Interest::WRITABLE, || init::send(&*self.control, bytes, fds)).await;
+        let sent = self.control.async_io(Interest::WRITABLE, || passing::send(&*self.control, bytes, fds)).await;
         match sent {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(SandboxError::Gone),
             other => Ok(other?),
@@ -239,15 +244,24 @@ impl Sandbox {
     }
 }
 
-/// Hands the order over and waits for the exec: an empty answer means it happened.
-fn hand_over(mut order: UnixStream, bytes: &[u8]) -> io::Result<String> {
+/// Hands the order over and waits for the exec: its terminal, and its complaint, which is empty when it happened.
+fn hand_over(mut order: UnixStream, spec: &LaunchSpec, input: Option<OwnedFd>) -> io::Result<(Option<OwnedFd>, String)> {
     order.set_read_timeout(Some(LAUNCH_TIMEOUT))?;
+    passing::send(&order, &[0], &input.iter().collect::<Vec<_>>())?;
+    drop(input);
     // A launcher that complains early may not read it all.
-    let _ = order.write_all(bytes);
+    let _ = order.write_all(&serde_json::to_vec(spec)?);
     order.shutdown(Shutdown::Write)?;
-    let mut complaint = Vec::new();
+    let (mut terminal, mut complaint) = (None, Vec::new());
+    if spec.terminal {
+        let mut byte = [0];
+        let (received, fds) = passing::receive(&order, &mut byte)?;
+        terminal = fds.into_iter().next();
+        // Without a terminal it is the beginning of the complaint.
+        complaint.extend(byte.iter().take(received).filter(|_| terminal.is_none()));
+    }
     order.take(COMPLAINT_MAX).read_to_end(&mut complaint)?;
-    Ok(String::from_utf8_lossy(&complaint).into_owned())
+    Ok((terminal, String::from_utf8_lossy(&complaint).into_owned()))
 }
 
 async fn receive(control: &UnixDatagram) -> io::Result<Option<FromInit>> {

@@ -26,7 +26,7 @@ pub(crate) struct SandboxSpec {
 /// Further messages to process 1.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum ToInit {
-    /// Start a launcher; three descriptors come along: its order socket, standard output and standard error.
+    /// Start a launcher. Its order socket comes along, and its standard output and error unless it gets a terminal.
     Spawn {
         id: u64,
         /// The process whose mounts it joins instead of getting its own.
@@ -55,6 +55,8 @@ pub(crate) struct LaunchSpec {
     /// Absent where it joins a container that is there already.
     pub(crate) root: Option<RootSpec>,
     pub(crate) rights: Rights,
+    /// It gets a terminal, whose other end is sent back.
+    pub(crate) terminal: bool,
 }
 
 /// A container's view of the file system. Sources are paths in the pod's own root, where the machine's tree is

@@ -1,8 +1,6 @@
 //! Questions to containers: probes and hooks, put as a kubelet would.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use tokio::net::unix::pipe;
 use super::order;
 use crate::node::net::Network;
 use crate::node::sandbox::Sandbox;
+use crate::node::sandbox::streams::{self, Streams};
 use crate::node::sandbox::wire::LaunchSpec;
 
 /// What of an answer is read, and shown when it is bad.
@@ -140,10 +139,11 @@ pub(crate) async fn ask(asked: &Asked, question: &Question, within: Duration) ->
 
 async fn exec(asked: &Asked, command: &[String], within: Duration) -> Result<(), String> {
     let run = async {
-        let (writer, reader) = output().map_err(|e| e.to_string())?;
-        let second = writer.try_clone().map_err(|e| e.to_string())?;
+        let (stdout, reader) = streams::output().map_err(|e| e.to_string())?;
+        let stderr = stdout.try_clone().map_err(|e| e.to_string())?;
         let spec = order::joining(&asked.order, command.to_vec());
-        let launched = asked.sandbox.launch(&spec, Some(asked.process), writer, second).await;
+        let streams = Streams::Pipes { stdin: None, stdout, stderr };
+        let launched = asked.sandbox.launch(&spec, Some(asked.process), streams).await;
         Ok::<_, String>((launched.map_err(|e| e.to_string())?, reader))
     };
     let (process, reader) = run.await?;
@@ -162,11 +162,6 @@ async fn exec(asked: &Asked, command: &[String], within: Duration) -> Result<(),
             Err(format!("command timed out after {within:?}"))
         }
     }
-}
-
-fn output() -> io::Result<(OwnedFd, pipe::Receiver)> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Ok((writer, pipe::Receiver::from_owned_fd(reader)?))
 }
 
 async fn read_some(mut reader: pipe::Receiver) -> String {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::api::node::{LogOptions, LogStream, NodeError};
 
@@ -28,6 +28,9 @@ const LINE_MAX: usize = 16 << 10;
 /// Chunks that a slow reader may be behind.
 const CHUNKS_MAX: usize = 16;
 
+/// Pieces that who is attached may be behind.
+const PIECES_MAX: usize = 64;
+
 /// What is known of a file while it is written to: its version goes up with each write, and ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Progress {
@@ -35,11 +38,41 @@ struct Progress {
     closed: bool,
 }
 
+/// A piece of what a container writes, as it comes.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) stream: Stream,
+    pub(crate) bytes: Bytes,
+}
+
+/// Where it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Stream::Out => "stdout",
+            Stream::Err => "stderr",
+        }
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug, Clone)]
+struct Live {
+    progress: watch::Receiver<Progress>,
+    pieces: broadcast::WeakSender<Said>,
+}
+
 /// The logs of one pod.
 #[derive(Debug)]
 pub(crate) struct PodLogs {
     folder: PathBuf,
-    live: Mutex<HashMap<PathBuf, watch::Receiver<Progress>>>,
+    live: Mutex<HashMap<PathBuf, Live>>,
 }
 
 impl PodLogs {
@@ -52,7 +85,13 @@ impl PodLogs {
     }
 
     /// Starts to write down what a run of a container says.
-    pub(crate) fn record(&self, container: &str, run: u32, stdout: pipe::Receiver, stderr: pipe::Receiver) -> io::Result<()> {
+    pub(crate) fn record(
+        &self,
+        container: &str,
+        run: u32,
+        stdout: pipe::Receiver,
+        stderr: Option<pipe::Receiver>,
+    ) -> io::Result<()> {
         let path = self.path(container, run);
         fs::create_dir_all(self.folder.join(container))?;
         if let Some(old) = run.checked_sub(2) {
@@ -64,16 +103,26 @@ impl PodLogs {
         let (progress, receiver) = watch::channel(Progress { version: 0, closed: false });
         let file = File::options().create(true).append(true).open(&path)?;
         let length = file.metadata()?.len();
-        self.live.lock().insert(path.clone(), receiver);
-        let writer = Arc::new(Mutex::new(Writer { path, file, length, progress }));
-        let out = tokio::spawn(copy("stdout", stdout, writer.clone()));
-        let err = tokio::spawn(copy("stderr", stderr, writer.clone()));
+        let pieces = broadcast::Sender::new(PIECES_MAX);
+        self.live.lock().insert(path.clone(), Live { progress: receiver, pieces: pieces.downgrade() });
+        let writer = Arc::new(Mutex::new(Writer { path, file, length, progress, pieces }));
+        let out = tokio::spawn(copy(Stream::Out, stdout, writer.clone()));
+        let err = stderr.map(|stderr| tokio::spawn(copy(Stream::Err, stderr, writer.clone())));
         tokio::spawn(async move {
             let _ = out.await;
-            let _ = err.await;
+            if let Some(err) = err {
+                let _ = err.await;
+            }
             writer.lock().progress.send_modify(|p| p.closed = true);
         });
         Ok(())
+    }
+
+    /// What a run says from now on, as it comes. Who is too slow misses some of it.
+    pub(crate) fn pieces(&self, container: &str, run: u32) -> Option<broadcast::Receiver<Said>> {
+        let live = self.live.lock();
+        let pieces = live.get(&self.path(container, run))?.pieces.upgrade()?;
+        Some(pieces.subscribe())
     }
 
     /// Resolves when all that a run said is written down, or after a moment.
@@ -81,7 +130,7 @@ impl PodLogs {
         const MOMENT: std::time::Duration = std::time::Duration::from_millis(500);
         let live = self.live.lock().get(&self.path(container, run)).cloned();
         if let Some(mut live) = live {
-            let _ = tokio::time::timeout(MOMENT, live.wait_for(|p| p.closed)).await;
+            let _ = tokio::time::timeout(MOMENT, live.progress.wait_for(|p| p.closed)).await;
         }
     }
 
@@ -111,7 +160,7 @@ impl PodLogs {
             let waits = || NodeError::NotReady(format!("container {container:?} is waiting to start"));
             return Err(if options.previous { none_before() } else { waits() });
         }
-        let live = self.live.lock().get(&path).cloned().filter(|_| options.follow);
+        let live = self.live.lock().get(&path).map(|live| live.progress.clone()).filter(|_| options.follow);
         let (sender, mut receiver) = mpsc::channel(CHUNKS_MAX);
         tokio::spawn(async move {
             if let Err(error) = stream(&path, live, &options, &sender).await {
@@ -135,6 +184,7 @@ struct Writer {
     file: File,
     length: u64,
     progress: watch::Sender<Progress>,
+    pieces: broadcast::Sender<Said>,
 }
 
 impl Writer {
@@ -155,13 +205,17 @@ impl Writer {
     }
 }
 
-async fn copy(stream: &'static str, mut from: pipe::Receiver, to: Arc<Mutex<Writer>>) {
+async fn copy(stream: Stream, mut from: pipe::Receiver, to: Arc<Mutex<Writer>>) {
     let mut held: Vec<u8> = Vec::new();
     let mut chunk = vec![0; LINE_MAX];
     loop {
         let read = from.read(&mut chunk).await.unwrap_or(0);
         held.extend_from_slice(&chunk[..read]);
         let mut writer = to.lock();
+        if read > 0 && writer.pieces.receiver_count() > 0 {
+            let _ = writer.pieces.send(Said { stream, bytes: Bytes::copy_from_slice(&chunk[..read]) });
+        }
+        let stream = stream.name();
         let mut start = 0;
         while let Some(length) = held[start..].iter().position(|b| *b == b'\n') {
             // A full disk must not end the container.
@@ -312,7 +366,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = PodLogs::new(folder.path().join("pod"));
         let ((mut out, out_end), (_, err_end)) = (pipe_pair(), pipe_pair());
-        logs.record("c", 0, out_end, err_end).unwrap();
+        logs.record("c", 0, out_end, Some(err_end)).unwrap();
         let options = LogOptions { container: "c".into(), follow: true, ..LogOptions::default() };
         let follower = tokio::spawn(text_of(logs.read(0, options.clone()).unwrap()));
         let writer = tokio::task::spawn_blocking(move || {
@@ -335,7 +389,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let logs = PodLogs::new(folder.path().join("pod"));
         let ((mut out, out_end), (_, err_end)) = (pipe_pair(), pipe_pair());
-        logs.record("c", 0, out_end, err_end).unwrap();
+        logs.record("c", 0, out_end, Some(err_end)).unwrap();
         let long = "y".repeat(40_000);
         out.write_all(long.as_bytes()).unwrap();
         drop(out);

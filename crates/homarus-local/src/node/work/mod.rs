@@ -2,9 +2,11 @@
 //!
 //! The path of a pod: [`worker`] asks its machine what to do; [`place`] makes namespaces, network and [`volumes`];
 //! [`start`] turns a container's spec into an [`order`] (program by [`images`], environment by [`env`]) and a
-//! process; [`ask`] puts probes and hooks; [`logs`] keeps what it says; [`publish`] tells the API.
+//! process; [`ask`] puts probes and hooks; [`logs`] keeps what it says; [`command`] runs what users want in it; [`publish`]
+//! tells the API.
 
 pub(crate) mod ask;
+pub(crate) mod command;
 pub(crate) mod env;
 pub(crate) mod events;
 pub(crate) mod fields;

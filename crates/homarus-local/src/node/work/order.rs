@@ -96,6 +96,7 @@ pub(crate) fn order(
             privileged: context.privileged == Some(true),
         }),
         rights,
+        terminal: false,
     })
 }
 

@@ -9,14 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio::net::unix::pipe;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::env::{self, Lookup};
 use super::logs::PodLogs;
 use super::order;
 use super::{Context, objects};
+use crate::node::sandbox::streams::{self, Streams};
 use crate::node::sandbox::wire::LaunchSpec;
-use crate::node::sandbox::{Process, Sandbox, SandboxError};
+use crate::node::sandbox::{Exited, Sandbox, SandboxError};
 
 const LAST_WORDS_MAX: u64 = 4096;
 /// What of the log stands in for last words.
@@ -42,33 +44,61 @@ pub(crate) struct Run<'a> {
     pub(crate) address: Option<Ipv4Addr>,
 }
 
-/// Starts it.
+/// A container that runs: its process, and what others may do with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Live {
+    pub(crate) process: u64,
+    pub(crate) order: Arc<LaunchSpec>,
+    /// The node's end of its input; taken by who may close it.
+    pub(crate) input: Arc<Mutex<Option<OwnedFd>>>,
+    /// Whether its input ends with the first who is attached to it.
+    pub(crate) input_once: bool,
+    /// The node's end of its terminal.
+    pub(crate) terminal: Option<Arc<OwnedFd>>,
+}
+
+/// Starts it. The receiver tells of its end.
 pub(crate) async fn start(
     context: &Context,
     sandbox: &Sandbox,
     logs: &PodLogs,
     run: &Run<'_>,
-) -> Result<(Process, Arc<LaunchSpec>), StartFailure> {
+) -> Result<(Live, oneshot::Receiver<Exited>), StartFailure> {
     let Run { pod, container, number, address } = run;
     let config = |message| StartFailure::HeldUp { reason: "CreateContainerConfigError", message };
     let environment = environment(context, pod, container, *address).await.map_err(config)?;
     let order = order::order(pod, container, environment, &context.images, &context.setting, *address)
         .map_err(|e| StartFailure::HeldUp { reason: e.reason(), message: e.to_string() })?;
     let io = |error: io::Error| StartFailure::HeldUp { reason: "RunContainerError", message: error.to_string() };
-    let (stdout, out) = output().map_err(io)?;
-    let (stderr, err) = output().map_err(io)?;
-    logs.record(&container.name, *number, out, err).map_err(io)?;
-    match sandbox.launch(&order, None, stdout, stderr).await {
-        Ok(process) => Ok((process, Arc::new(order))),
-        Err(SandboxError::Gone) => Err(StartFailure::Gone),
-        Err(SandboxError::Io(error)) => Err(io(error)),
-        Err(error) => Err(StartFailure::Broken(error.to_string())),
+    let failed = |error| match error {
+        SandboxError::Gone => StartFailure::Gone,
+        SandboxError::Io(error) => io(error),
+        error => StartFailure::Broken(error.to_string()),
+    };
+    let mut input = None;
+    let streams = if container.tty == Some(true) {
+        Streams::Terminal
+    } else {
+        let ((stdout, out), (stderr, err)) = (streams::output().map_err(io)?, streams::output().map_err(io)?);
+        logs.record(&container.name, *number, out, Some(err)).map_err(io)?;
+        let (stdin, ours) = (container.stdin == Some(true)).then(streams::input).transpose().map_err(io)?.unzip();
+        input = ours;
+        Streams::Pipes { stdin, stdout, stderr }
+    };
+    let process = sandbox.launch(&order, None, streams).await.map_err(failed)?;
+    if let Some(terminal) = &process.terminal {
+        logs.record(&container.name, *number, streams::reader(terminal).map_err(io)?, None).map_err(io)?;
+        input = (container.stdin == Some(true)).then(|| terminal.try_clone()).transpose().map_err(io)?;
     }
-}
-
-fn output() -> io::Result<(OwnedFd, pipe::Receiver)> {
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    Ok((writer, pipe::Receiver::from_owned_fd(reader)?))
+    let terminal = process.terminal.map(Arc::new);
+    let live = Live {
+        process: process.id,
+        order: Arc::new(order),
+        input: Arc::new(Mutex::new(input)),
+        input_once: container.stdin_once == Some(true),
+        terminal,
+    };
+    Ok((live, process.exited))
 }
 
 /// What a run left behind to say why it ended.

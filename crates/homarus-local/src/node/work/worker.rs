@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ use super::ask::{self, Asked, Question};
 use super::logs::PodLogs;
 use super::place::{self, Place};
 use super::publish::Publisher;
-use super::start::{self, Run, StartFailure};
+use super::start::{self, Live, Run, StartFailure};
 use super::volumes::Sources;
 use super::{Context, container_at};
 use crate::node::pod::machine::{Act, Machine, Told};
 use crate::node::pod::plan::{Plan, Role, seconds};
 use crate::node::pod::probe::ProbeKind;
 use crate::node::pod::status::{self, Facts};
-use crate::node::sandbox::wire::LaunchSpec;
+use crate::node::sandbox::Sandbox;
 
 /// Answers that may wait; tasks wait with theirs beyond.
 const INBOX_MAX: usize = 256;
@@ -55,7 +54,7 @@ pub(crate) enum Happened {
     Made(Result<Box<Place>, (&'static str, String)>),
     Removed,
     Lost,
-    Started(usize, u64, Arc<LaunchSpec>),
+    Started(usize, Live),
     NotStarted(usize, StartFailure),
     Ended { slot: usize, code: i32, signal: Option<i32>, message: Option<String> },
     PostStarted(usize, Result<(), String>),
@@ -66,9 +65,11 @@ pub(crate) enum Happened {
 /// What others may know of a pod that runs here.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct View {
-    pub(crate) net: Option<Arc<OwnedFd>>,
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
     /// The number of each container's current run.
     pub(crate) runs: HashMap<String, u32>,
+    /// The containers that run.
+    pub(crate) live: HashMap<String, Live>,
 }
 
 /// How to reach a worker. When the last one is dropped, the pod is taken down.
@@ -77,11 +78,6 @@ pub(crate) struct Handle {
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) logs: Arc<PodLogs>,
     pub(crate) view: watch::Receiver<View>,
-}
-
-struct Live {
-    process: u64,
-    order: Arc<LaunchSpec>,
 }
 
 struct Worker {
@@ -206,7 +202,7 @@ impl Worker {
         match happened {
             Happened::Made(Ok(place)) => {
                 let sandbox = place.sandbox.clone();
-                self.view.send_modify(|view| view.net = Some(sandbox.net().clone()));
+                self.view.send_modify(|view| view.sandbox = Some(sandbox.clone()));
                 self.answer_when(async move {
                     sandbox.gone().await;
                     Happened::Lost
@@ -225,17 +221,21 @@ impl Worker {
                 self.machine.sandbox_lost(wall, now);
                 self.leave_place();
             }
-            Happened::Started(slot, process, order) => {
+            Happened::Started(slot, live) => {
                 let id = format!("{:016x}{:016x}", rand::random::<u64>(), rand::random::<u64>());
-                self.live.insert(slot, Live { process, order });
-                self.machine.started(slot, id, wall, now);
                 let name = container_at(&self.pod, slot).map(|c| c.name.clone()).unwrap_or_default();
+                self.view.send_modify(|view| drop(view.live.insert(name.clone(), live.clone())));
+                self.live.insert(slot, live);
+                self.machine.started(slot, id, wall, now);
                 self.say(false, "Created", Some(slot), format!("Created container: {name}"));
                 self.say(false, "Started", Some(slot), format!("Started container {name}"));
             }
             Happened::NotStarted(slot, failure) => self.not_started(slot, failure),
             Happened::Ended { slot, code, signal, message } => {
                 self.live.remove(&slot);
+                if let Some(container) = container_at(&self.pod, slot) {
+                    self.view.send_modify(|view| drop(view.live.remove(&container.name)));
+                }
                 self.machine.ended(slot, code, signal, message, wall, now);
             }
             Happened::PostStarted(slot, answer) => {
@@ -310,7 +310,10 @@ impl Worker {
     fn leave_place(&mut self) -> Option<Place> {
         self.generation += 1;
         self.live.clear();
-        self.view.send_modify(|view| view.net = None);
+        self.view.send_modify(|view| {
+            view.sandbox = None;
+            view.live.clear();
+        });
         self.place.take()
     }
 
@@ -344,10 +347,10 @@ impl Worker {
             let run = Run { pod: &pod, container: &container, number, address };
             match start::start(&context, &sandbox, &logs, &run).await {
                 Err(failure) => drop(tell(Happened::NotStarted(slot, failure)).await),
-                Ok((process, order)) => {
-                    let _ = tell(Happened::Started(slot, process.id, order)).await;
+                Ok((live, exited)) => {
+                    let _ = tell(Happened::Started(slot, live)).await;
                     // Without an answer the whole place went, which tells of itself.
-                    let Ok(exited) = process.exited.await else { return };
+                    let Ok(exited) = exited.await else { return };
                     let (code, signal) = (exited.code, exited.signal);
                     let message = start::last_words(&sandbox.root(), &logs, &container, number, code).await;
                     let _ = tell(Happened::Ended { slot, code, signal, message }).await;
