@@ -17,7 +17,7 @@ replicas: {{ .Values.controllerReplicas }}
 revisionHistoryLimit: {{ .Values.revisionHistoryLimit }}
 {{- with .Values.deploymentStrategy }}
 strategy:
-  {{- toYaml . | nindent 2 }}
+  {{- toYaml (mergeOverwrite (dict "type" "RollingUpdate") .) | nindent 2 }}
 {{- end }}
 {{- end }}
 

@@ -34,20 +34,26 @@ livenessProbe:
   httpGet:
     path: /live
     port: {{ $proxy.ports.admin }}
-  initialDelaySeconds: {{ $proxy.livenessProbe.initialDelaySeconds }}
+  {{- with $proxy.livenessProbe.initialDelaySeconds }}
+  initialDelaySeconds: {{ . }}
+  {{- end }}
   timeoutSeconds: {{ $proxy.livenessProbe.timeoutSeconds }}
 readinessProbe:
   httpGet:
     path: /ready
     port: {{ $proxy.ports.admin }}
-  initialDelaySeconds: {{ $proxy.readinessProbe.initialDelaySeconds }}
+  {{- with $proxy.readinessProbe.initialDelaySeconds }}
+  initialDelaySeconds: {{ . }}
+  {{- end }}
   timeoutSeconds: {{ $proxy.readinessProbe.timeoutSeconds }}
 {{- if and .native .await }}
 startupProbe:
   httpGet:
     path: /ready
     port: {{ $proxy.ports.admin }}
-  initialDelaySeconds: {{ $proxy.startupProbe.initialDelaySeconds }}
+  {{- with $proxy.startupProbe.initialDelaySeconds }}
+  initialDelaySeconds: {{ . }}
+  {{- end }}
   periodSeconds: {{ $proxy.startupProbe.periodSeconds }}
   failureThreshold: {{ $proxy.startupProbe.failureThreshold }}
 {{- else if .await }}
