@@ -5,10 +5,10 @@
 
 use crate::http::{Response, headers};
 use http::{HeaderValue, StatusCode, header};
-use std::{fmt, io};
+use std::{fmt, io, sync::Arc};
 
 /// Why a request or connection was not carried.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fault {
     /// What happened.
     pub cause: Cause,
@@ -17,10 +17,10 @@ pub struct Fault {
 }
 
 /// What happened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Cause {
     /// The endpoint could not be reached. Its fault, or the network's.
-    Connect(io::Error),
+    Connect(Arc<io::Error>),
     /// The endpoint did not answer in time.
     ConnectTimeout(String),
     /// The endpoint broke the connection before it answered.
@@ -50,6 +50,11 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The endpoint could not be reached.
+    pub fn connect(error: io::Error) -> Self {
+        Self::Connect(Arc::new(error))
+    }
+
     /// HTTP status, gRPC code, and whether the client's connection ends.
     fn answer(&self) -> (StatusCode, u16, bool) {
         match self {

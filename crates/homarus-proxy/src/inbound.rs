@@ -8,28 +8,30 @@ mod requests;
 use crate::{
     accept::Accepted,
     admin::Admin,
-    authorize::{Policy, Port},
+    authorize::{HeaderMetrics, Policy, Port},
     buffers::Buffer,
-    detect::{self, First, http::Verdict, tls::Hello},
+    detect::{self, First, http::Verdict, metrics::Detected, tls::Hello},
     fault::{Cause, Fault},
     forward::{copy, metrics},
     http::{Ending, h1, h2},
     io::Io,
-    net,
+    net::{self, FirstWord},
     secure::{self, Peer},
     worker::Worker,
 };
 use application::Application;
 use bytes::Bytes;
+use futures::future::{LocalBoxFuture, TryFutureExt};
 use homarus_model::inbound::{ClientTls, NoTls, Protocol};
 use requests::Requests;
-use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, time::SystemTime};
+use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 /// The inbound side of one worker.
 pub struct Inbound {
     worker: Rc<Worker>,
     admin: Option<Arc<Admin>>,
     http2: h2::Settings,
+    headers: HeaderMetrics,
     ports: RefCell<HashMap<SocketAddr, Rc<Port>, ahash::RandomState>>,
     applications: RefCell<HashMap<SocketAddr, Rc<Application>, ahash::RandomState>>,
 }
@@ -40,8 +42,6 @@ struct Connection {
     io: Io,
     client: SocketAddr,
     tls: ClientTls,
-    /// The connection must not outlive its peer's certificate.
-    expires: Option<SystemTime>,
     /// The application's address.
     target: SocketAddr,
     port: Rc<Port>,
@@ -61,7 +61,9 @@ impl Inbound {
     /// Nothing is known yet. With `admin`, this is the inbound side of the admin port: the application is the proxy itself.
     pub fn new(worker: Rc<Worker>, admin: Option<Arc<Admin>>) -> Rc<Self> {
         let http2 = crate::http::server_settings(&worker.config.inbound.direction.http2_server);
-        let this = Rc::new(Self { worker, admin, http2, ports: RefCell::default(), applications: RefCell::default() });
+        let headers = HeaderMetrics::new(worker.registry.clone());
+        let (ports, applications) = (RefCell::default(), RefCell::default());
+        let this = Rc::new(Self { worker, admin, http2, headers, ports, applications });
         tokio::task::spawn_local(this.clone().forget_idle());
         this
     }
@@ -69,23 +71,31 @@ impl Inbound {
     /// Carries one connection to its end.
     pub async fn carry(self: Rc<Self>, accepted: Accepted) {
         let (client, original_dst) = (accepted.client, accepted.original_dst);
-        let ended = match self.worker.settled(self.settle(accepted)).await {
-            Ok(Some(Way::Copy(connection, server))) => Box::pin(self.copy(connection, server)).await.map_err(|e| e.to_string()),
-            Ok(Some(Way::Http1(connection))) => {
-                let ending = Ending::new(self.worker.drain.clone(), connection.expires);
-                let (io, requests) = self.requests(connection);
-                h1::server::serve(io, &requests, ending).await.map_err(|e| e.to_string())
-            }
-            Ok(Some(Way::Http2(connection))) => {
-                let ending = Ending::new(self.worker.drain.clone(), connection.expires);
-                let (io, requests) = self.requests(connection);
-                Box::pin(h2::server::serve(io, Rc::new(requests), &self.http2, ending)).await.map_err(|e| e.to_string())
-            }
-            Ok(None) => Ok(()),
-            Err(fault) => Err(fault.to_string()),
+        let end = |error: String| tracing::debug!(%client, %original_dst, error, "connection ended");
+        let going = match Box::pin(self.worker.settled(Box::pin(self.settle(accepted)))).await {
+            Ok(Some(way)) => self.go(way),
+            Ok(None) => return,
+            Err(fault) => return end(fault.to_string()),
         };
-        if let Err(error) = ended {
-            tracing::debug!(%client, %original_dst, error, "connection ended");
+        if let Err(error) = going.await {
+            end(error);
+        }
+    }
+
+    /// Goes a way to its end. Each is boxed: an idle connection has the memory of its own way and of no other.
+    fn go(&self, way: Way) -> LocalBoxFuture<'_, Result<(), String>> {
+        match way {
+            Way::Copy(connection, server) => Box::pin(self.copy(connection, server)),
+            Way::Http1(connection) => {
+                let (io, requests) = self.requests(connection);
+                let ending = Ending::new(self.worker.drain.clone(), &io);
+                Box::pin(async move { h1::server::serve(io, &requests, ending).await.map_err(|e| e.to_string()) })
+            }
+            Way::Http2(connection) => {
+                let (io, requests) = self.requests(connection);
+                let ending = Ending::new(self.worker.drain.clone(), &io);
+                Box::pin(h2::server::serve(io, Rc::new(requests), &self.http2, ending).map_err(|e| e.to_string()))
+            }
         }
     }
 
@@ -103,7 +113,7 @@ impl Inbound {
         let policy = port.policy().await?;
         let io = Io::from(tcp);
         let tls = ClientTls::None(NoTls::PortSkipped);
-        let connection = Connection { io, client, tls, expires: None, target: original_dst, port };
+        let connection = Connection { io, client, tls, target: original_dst, port };
         if policy.server.protocol == Protocol::Opaque {
             return self.opaque(connection, &policy, None).await.map(Some);
         }
@@ -117,8 +127,10 @@ impl Inbound {
         let begun = net::now();
         let (mut buffer, server) = match self.first(&mut connection, policy, limit).await? {
             First::Ended => return Ok(None),
-            First::Server(server) => return Ok(Some(Way::Copy(connection, server))),
-            First::Silence(Some(server)) => return Ok(Some(Way::Copy(connection, server))),
+            First::Server(server) | First::Silence(Some(server)) => {
+                policy.metrics.detected(Detected::NotHttp, net::now().duration_since(begun));
+                return Ok(Some(Way::Copy(connection, server)));
+            }
             First::Silence(None) => {
                 policy.metrics.tcp_error("tls detection timeout");
                 return Err(Fault::new(Cause::Unexpected("tls detection timeout".into()), ""));
@@ -147,7 +159,6 @@ impl Inbound {
                 drop(server);
                 let (tls, peer) = self.end_tls(connection.io, buffer, None).await?;
                 connection.io = tls;
-                connection.expires = peer.expires;
                 connection.tls = ClientTls::Terminated(peer.identity);
                 self.terminated(connection, policy).await
             }
@@ -172,9 +183,17 @@ impl Inbound {
         let always_http = matches!(policy.server.protocol, Protocol::Http1(_));
         match self.first(&mut connection, policy, limit).await? {
             First::Ended => Ok(None),
-            First::Server(server) => Ok(Some(Way::Copy(connection, server))),
-            First::Silence(_) if always_http => Ok(Some(Way::Http1(connection))),
-            First::Silence(server) => self.opaque(connection, policy, server).await.map(Some),
+            First::Server(server) => {
+                policy.metrics.detected(Detected::NotHttp, net::now().duration_since(begun));
+                Ok(Some(Way::Copy(connection, server)))
+            }
+            First::Silence(server) => {
+                policy.metrics.detected(Detected::ReadTimeout, net::now().duration_since(begun));
+                if always_http {
+                    return Ok(Some(Way::Http1(connection)));
+                }
+                self.opaque(connection, policy, server).await.map(Some)
+            }
             First::Client(buffer, server) => self.spoken(connection, policy, buffer, server, begun).await,
         }
     }
@@ -205,15 +224,9 @@ impl Inbound {
             Protocol::Detect { timeout, .. } => *timeout,
             Protocol::Http1(_) => self.worker.config.inbound.direction.detect_timeout,
         };
-        let mut verdict = detect::http::verdict(&buffer);
-        while verdict == Verdict::Unclear {
-            let left = (begun + limit).saturating_duration_since(net::now());
-            match net::timeout(left, detect::more(&mut connection.io, &mut buffer)).await {
-                Some(Ok(1..)) => verdict = detect::http::verdict(&buffer),
-                Some(Err(error)) => return Err(broken(&error)),
-                Some(Ok(_)) | None => verdict = Verdict::NotHttp,
-            }
-        }
+        let settled = detect::settle(&mut connection.io, &mut buffer, begun + limit).await;
+        policy.metrics.detected(Detected::of(&settled), net::now().duration_since(begun));
+        let (verdict, _) = settled.map_err(|e| broken(&e))?;
         connection.io.unread(Bytes::copy_from_slice(&buffer));
         drop(buffer);
         match verdict {
@@ -233,7 +246,7 @@ impl Inbound {
             }
             // Not counted as a denial: its first bytes may prove who it is.
             homarus_model::inbound::authorize(policy.server.authorizations.iter(), client.ip(), tls)?;
-            self.application(*target).open().await.ok()
+            self.application(*target).open(FirstWord::Open).await.ok()
         };
         detect::first(io, limit, false, speculate).await.map_err(|e| broken(&e))
     }
@@ -243,36 +256,43 @@ impl Inbound {
         let _permit = policy.connection(connection.client.ip(), &connection.tls)?;
         let server = match server {
             Some(server) => server,
-            None => self.application(connection.target).open().await.inspect_err(|_| policy.metrics.tcp_error("i/o"))?,
+            None => {
+                let first = if connection.io.has_prefix() { FirstWord::Ours } else { FirstWord::Open };
+                self.application(connection.target).open(first).await.inspect_err(|_| policy.metrics.tcp_error("i/o"))?
+            }
         };
         Ok(Way::Copy(connection, server))
     }
 
-    /// Copies until an end, a policy that no longer permits, or the end of the peer's certificate.
-    async fn copy(&self, connection: Connection, server: Io) -> io::Result<()> {
-        let Connection { mut io, client, tls, expires, target, port } = connection;
+    /// Copies until an end, or a policy that no longer permits.
+    fn copy(&self, connection: Connection, server: Io) -> impl Future<Output = Result<(), String>> + use<> {
+        let Connection { mut io, client, tls, target, port } = connection;
         self.count(&mut io, &port, target, &tls);
-        let revoked = async {
-            loop {
-                port.changed().await;
-                if port.current().is_none_or(|policy| !policy.still_permits(client.ip(), &tls)) {
-                    return;
+        let mut both = copy::both(io, server);
+        async move {
+            let revoked = async {
+                loop {
+                    port.changed().await;
+                    if port.current().is_none_or(|policy| !policy.still_permits(client.ip(), &tls)) {
+                        return;
+                    }
                 }
+            };
+            tokio::select! {
+                biased;
+                copied = &mut both => copied.map_err(|e| e.to_string()),
+                () = revoked => Ok(()),
             }
-        };
-        tokio::select! {
-            biased;
-            copied = copy::both(io, server) => copied,
-            () = revoked => Ok(()),
-            () = secure::expiry(expires) => Ok(()),
         }
     }
 
     /// Counts a connection under the policy of its port.
     fn count(&self, io: &mut Io, port: &Port, target: SocketAddr, tls: &ClientTls) {
         if let Some(policy) = port.current() {
-            let labels = policy.metrics.accept_labels(&policy.server.server, target, tls);
-            io.count(metrics::transport(&self.worker.registry, &labels));
+            io.count(policy.connections(tls, || {
+                let labels = policy.metrics.accept_labels(&policy.server.server, target, tls);
+                metrics::transport(&self.worker.registry, &labels)
+            }));
         }
     }
 
@@ -290,7 +310,9 @@ impl Inbound {
         let Ok((tcp, _)) = io.into_tcp() else { return Err(refused("TLS inside TLS".into())) };
         let limit = self.worker.config.inbound.direction.detect_timeout;
         let accepted = Box::pin(secure::accept(tcp, config, buffer, limit)).await;
-        accepted.map(|(tls, peer)| (Io::from(tls), peer)).map_err(|error| refused(error.to_string()))
+        let (tls, peer) = accepted.map_err(|error| refused(error.to_string()))?;
+        let standing = self.worker.trust.standing(&tls, &peer);
+        Ok((Io::meshed(tls, standing.as_ref()), peer))
     }
 
     fn is_ours(&self, sni: &str) -> bool {

@@ -3,7 +3,7 @@
 use crate::{
     net::TcpStream,
     observe::{Counter, Gauge},
-    secure::TlsStream,
+    secure::{Seat, Standing, TlsStream},
 };
 use bytes::{Buf, Bytes};
 use std::{
@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Io {
     /// Read from the transport before it was known who should get it.
     prefix: Bytes,
+    /// What a connection with a meshed peer stands on. It goes before the socket does.
+    seat: Option<Seat>,
     transport: Transport,
     meter: Option<Meter>,
 }
@@ -41,6 +43,24 @@ pub struct TransportMetrics {
     pub closed: Counter,
     /// Makes the counter of connections that ended with an error, by its name.
     pub failed: Box<dyn Fn(&str) -> Counter>,
+    /// Bytes read and written, by how far away an endpoint is.
+    pub cost: Option<(Counter, Counter)>,
+}
+
+impl TransportMetrics {
+    fn read(&self, bytes: usize) {
+        self.read.add(bytes as u64);
+        if let Some((received, _)) = &self.cost {
+            received.add(bytes as u64);
+        }
+    }
+
+    fn wrote(&self, bytes: usize) {
+        self.written.add(bytes as u64);
+        if let Some((_, sent)) = &self.cost {
+            sent.add(bytes as u64);
+        }
+    }
 }
 
 /// Counts one connection; counts its end when dropped.
@@ -79,17 +99,42 @@ fn errno_name(error: &io::Error) -> &'static str {
 
 impl From<TcpStream> for Io {
     fn from(tcp: TcpStream) -> Self {
-        Self { prefix: Bytes::new(), transport: Transport::Tcp(tcp), meter: None }
+        Self { prefix: Bytes::new(), seat: None, transport: Transport::Tcp(tcp), meter: None }
     }
 }
 
 impl From<TlsStream> for Io {
     fn from(tls: TlsStream) -> Self {
-        Self { prefix: Bytes::new(), transport: Transport::Tls(Box::new(tls)), meter: None }
+        Self { prefix: Bytes::new(), seat: None, transport: Transport::Tls(Box::new(tls)), meter: None }
     }
 }
 
 impl Io {
+    /// A connection with a meshed peer, which must not outlive what it stands on.
+    pub fn meshed(tls: TlsStream, standing: Option<&Rc<Standing>>) -> Self {
+        Self { seat: standing.map(Standing::seat), ..Self::from(tls) }
+    }
+
+    /// What the connection stands on; none: nothing that could be lost.
+    pub fn standing(&self) -> Option<&Rc<Standing>> {
+        self.seat.as_ref().map(Seat::standing)
+    }
+
+    /// Whether the connection has to end because its peer is no longer believed. Whoever polls it is woken then.
+    pub fn is_lost(&self) -> bool {
+        self.standing().is_some_and(|standing| standing.is_lost())
+    }
+
+    /// Fails once the connection's peer has not been believed for too long.
+    fn hold(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if self.seat.as_ref().is_none_or(|seat| seat.holds(cx)) {
+            return Ok(());
+        }
+        let gone = Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate is no longer believed"));
+        self.note(&gone);
+        gone
+    }
+
     /// Gives bytes back that were read ahead: they are read again first.
     pub fn unread(&mut self, bytes: Bytes) {
         if self.prefix.is_empty() {
@@ -99,16 +144,16 @@ impl Io {
         }
     }
 
-    /// Takes what was read ahead.
-    pub fn take_prefix(&mut self) -> Bytes {
-        std::mem::take(&mut self.prefix)
+    /// Whether something was read ahead.
+    pub fn has_prefix(&self) -> bool {
+        !self.prefix.is_empty()
     }
 
     /// Starts counting, as one more connection of its kind. What was read ahead counts as read now.
     pub fn count(&mut self, metrics: Rc<TransportMetrics>) {
         metrics.opened.inc();
         metrics.open.inc();
-        metrics.read.add(self.prefix.len() as u64);
+        metrics.read(self.prefix.len());
         self.meter = Some(Meter { metrics, failure: None });
     }
 
@@ -127,6 +172,8 @@ impl Io {
         }
         match &mut self.transport {
             Transport::Tcp(tcp) => tcp.poll_read_ready(cx).map(drop),
+            // What is gone gives an error.
+            Transport::Tls(_) if self.seat.as_ref().is_some_and(|seat| !seat.holds(cx)) => Poll::Ready(()),
             Transport::Tls(tls) => tls.poll_readable(cx),
         }
     }
@@ -150,9 +197,14 @@ impl Io {
         if !self.prefix.is_empty() {
             let n = dst.len().min(self.prefix.len());
             self.prefix.copy_to_slice(&mut dst[..n]);
+            if self.prefix.is_empty() {
+                // It would keep its memory for as long as the connection lives.
+                self.prefix = Bytes::new();
+            }
             // It was counted when it was read first.
             return Poll::Ready(Ok(n));
         }
+        self.hold(cx)?;
         let result = match &mut self.transport {
             Transport::Tcp(tcp) => {
                 let mut buf = ReadBuf::new(dst);
@@ -165,6 +217,7 @@ impl Io {
 
     /// Writes some bytes of some buffers; TLS may hold them back until [`Io::poll_flush_out`].
     pub fn poll_write_from(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.hold(cx)?;
         let result = match &mut self.transport {
             Transport::Tcp(tcp) => ready!(Pin::new(tcp).poll_write_vectored(cx, bufs)),
             Transport::Tls(tls) => ready!(tls.poll_write_from(cx, bufs)),
@@ -174,6 +227,7 @@ impl Io {
 
     /// Sends what is held back.
     pub fn poll_flush_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.hold(cx)?;
         let result = match &mut self.transport {
             Transport::Tcp(_) => Ok(()),
             Transport::Tls(tls) => ready!(tls.poll_flush(cx)),
@@ -184,6 +238,7 @@ impl Io {
 
     /// Ends the writing direction, after what was written.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.hold(cx)?;
         match &mut self.transport {
             Transport::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Tls(tls) => tls.poll_finish(cx),
@@ -192,7 +247,7 @@ impl Io {
 
     fn read(&mut self, result: io::Result<usize>) -> io::Result<usize> {
         if let (Some(meter), Ok(n)) = (&self.meter, &result) {
-            meter.metrics.read.add(*n as u64);
+            meter.metrics.read(*n);
         }
         self.note(&result);
         result
@@ -200,7 +255,7 @@ impl Io {
 
     fn wrote(&mut self, result: io::Result<usize>) -> io::Result<usize> {
         if let (Some(meter), Ok(n)) = (&self.meter, &result) {
-            meter.metrics.written.add(*n as u64);
+            meter.metrics.wrote(*n);
         }
         self.note(&result);
         result

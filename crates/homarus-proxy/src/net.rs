@@ -2,7 +2,7 @@
 //!
 //! It is the seam for a simulated network: what stands here is all that a simulation has to replace.
 
-use rustix::net::sockopt;
+use rustix::net::{SendFlags, sockopt};
 use std::{
     future::Future,
     io,
@@ -31,37 +31,74 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The CPU time that this process has used.
+pub fn cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(used).unwrap_or_default()
+}
+
 /// Runs a future for at most `limit`; none when the time is over.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     tokio::time::timeout(limit, future).await.ok()
 }
 
-/// Binds a listener. Must run inside a runtime.
-pub fn listen(addr: SocketAddr, backlog: Option<u32>) -> io::Result<TcpListener> {
+/// Binds a listener. Must run inside a runtime. Its connections inherit the options from it, so that nothing has to be set on
+/// each (tcp(7), socket(7)).
+pub fn listen(addr: SocketAddr, backlog: Option<u32>, options: &SocketOptions) -> io::Result<TcpListener> {
     let socket = match addr {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
     }?;
     socket.set_reuseaddr(true)?;
+    set_options(&socket, options)?;
     socket.bind(addr)?;
     socket.listen(backlog.unwrap_or(DEFAULT_BACKLOG))
 }
 
+/// Who says the first word on a connection that we make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstWord {
+    /// We do, at once: TLS, a request, bytes that are there.
+    Ours,
+    /// Perhaps the server does.
+    Open,
+}
+
 /// Connects, for at most `limit`.
-pub async fn connect(addr: SocketAddr, options: &SocketOptions, limit: Duration) -> io::Result<TcpStream> {
+pub async fn connect(addr: SocketAddr, options: &SocketOptions, limit: Duration, first: FirstWord) -> io::Result<TcpStream> {
     let socket = match addr {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
-    }?;
+    };
+    let socket = socket.map_err(explained)?;
     set_options(&socket, options)?;
+    if first == FirstWord::Ours {
+        // The last packet of TCP's handshake then goes with the first bytes, and not before them (tcp(7), TCP_QUICKACK).
+        sockopt::set_tcp_quickack(&socket, false)?;
+    }
     match timeout(limit, socket.connect(addr)).await {
         Some(connected) => connected,
         None => Err(io::Error::new(io::ErrorKind::TimedOut, format!("connect timed out after {limit:?}"))),
     }
 }
 
+/// Whether an error says that the process, or the machine, has nothing left to make sockets of.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+}
+
+/// An error that says what to try, where the system's own words don't.
+fn explained(error: io::Error) -> io::Error {
+    if is_exhaustion(&error) {
+        let remedy = "raise the proxy's limit of open files, or find out who holds connections";
+        return io::Error::new(error.kind(), format!("{error}: {remedy}"));
+    }
+    error
+}
+
 /// Sets what every connection has (no delay) and what the operator asked for.
-pub fn set_options(socket: &impl AsFd, options: &SocketOptions) -> io::Result<()> {
+fn set_options(socket: &impl AsFd, options: &SocketOptions) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
     if let Some(idle) = options.keepalive {
         sockopt::set_socket_keepalive(socket, true)?;
@@ -73,9 +110,16 @@ pub fn set_options(socket: &impl AsFd, options: &SocketOptions) -> io::Result<()
     Ok(())
 }
 
+/// The last bytes of a connection: the kernel holds them back until the end of the writing direction, which must follow at
+/// once, so that both are one packet. Returns how many it took; what is left, or everything, is written as usual.
+pub fn write_last(socket: &TcpStream, bytes: &[u8]) -> usize {
+    let send = || Ok(rustix::net::send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?);
+    socket.try_io(tokio::io::Interest::WRITABLE, send).unwrap_or_default()
+}
+
 /// The address that the client dialed before the kernel redirected it (`SO_ORIGINAL_DST`).
-pub fn original_dst(socket: &TcpStream) -> io::Result<SocketAddr> {
-    let addr = match unmapped(socket.peer_addr()?) {
+pub fn original_dst(socket: &TcpStream, client: SocketAddr) -> io::Result<SocketAddr> {
+    let addr = match client {
         SocketAddr::V4(_) => SocketAddr::V4(sockopt::ip_original_dst(socket)?),
         SocketAddr::V6(_) => SocketAddr::V6(sockopt::ipv6_original_dst(socket)?),
     };

@@ -7,20 +7,29 @@ mod requests;
 use crate::{
     accept::Accepted,
     balance::Endpoint,
-    detect::{self, First, http::Verdict},
+    detect::{self, Ended, First, http::Verdict, metrics::Detected},
     fault::Fault,
     forward::copy,
     http::{Ending, h1, h2},
     io::Io,
+    net::{self, Instant},
     route::{Backend, Opaque},
     worker::Worker,
 };
 use bytes::Bytes;
+use futures::future::{FutureExt, LocalBoxFuture, TryFutureExt};
 pub(crate) use requests::{match_head, wants_upgrade};
 
 use destination::{Destination, Kind, Resolved};
 use requests::Requests;
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 
 /// Endpoints that one request or connection is tried at, at most.
 const MAX_TRIES: usize = 4;
@@ -35,11 +44,23 @@ pub struct Outbound {
 /// How a connection goes on once it is known what it speaks.
 enum Way {
     /// Bytes, between these two.
-    Copy(Io, Io),
+    Copy(Io, Io, Rc<Opaque>),
     /// HTTP/1 requests.
     Http1(Io),
     /// HTTP/2 requests.
     Http2(Io),
+}
+
+/// What the first bytes of a connection say.
+enum Spoken {
+    /// Nothing: the client has gone.
+    Nothing,
+    /// HTTP/1 requests.
+    Http1,
+    /// HTTP/2 requests.
+    Http2,
+    /// Something else. A connection to the server may be there already.
+    Other(Option<Io>),
 }
 
 impl Outbound {
@@ -55,27 +76,41 @@ impl Outbound {
     pub async fn carry(self: Rc<Self>, accepted: Accepted) {
         let (client, original_dst) = (accepted.client, accepted.original_dst);
         let destination = self.destination(original_dst);
-        let ended = match self.worker.settled(self.settle(&destination, accepted)).await {
-            Ok(Some(Way::Copy(client, server))) => copy::both(client, server).await.map_err(|e| e.to_string()),
-            Ok(Some(Way::Http1(io))) => {
-                let requests = Requests::new(&self.worker, &destination, client.ip());
-                h1::server::serve(io, &requests, Ending::new(self.worker.drain.clone(), None)).await.map_err(|e| e.to_string())
-            }
-            Ok(Some(Way::Http2(io))) => {
-                let requests = Rc::new(Requests::new(&self.worker, &destination, client.ip()));
-                Box::pin(h2::server::serve(io, requests, &self.http2, Ending::new(self.worker.drain.clone(), None)))
-                    .await
-                    .map_err(|e| e.to_string())
-            }
-            Ok(None) => Ok(()),
+        let going = match Box::pin(self.worker.settled(Box::pin(self.settle(&destination, accepted)))).await {
+            Ok(Some(way)) => self.go(&destination, way, client.ip()),
+            Ok(None) => return,
             Err(fault) => {
                 destination.metrics.tcp_error(&fault);
                 tracing::info!(%client, %original_dst, error = %fault, "Connection closed");
-                Ok(())
+                return;
             }
         };
-        if let Err(error) = ended {
+        if let Err(error) = going.await {
             tracing::debug!(%client, %original_dst, error, "connection ended");
+        }
+    }
+
+    /// Goes a way to its end. Each is boxed: an idle connection has the memory of its own way and of no other.
+    fn go(&self, destination: &Rc<Destination>, way: Way, client: IpAddr) -> LocalBoxFuture<'_, Result<(), String>> {
+        match way {
+            Way::Copy(client, server, route) => {
+                route.metrics.opened();
+                let ended = move |copied: io::Result<()>| {
+                    route.metrics.ended(None);
+                    copied.map_err(|e| e.to_string())
+                };
+                Box::pin(copy::both(client, server).map(ended))
+            }
+            Way::Http1(io) => {
+                let requests = Requests::new(&self.worker, destination, client);
+                let ending = Ending::new(self.worker.drain.clone(), &io);
+                Box::pin(async move { h1::server::serve(io, &requests, ending).await.map_err(|e| e.to_string()) })
+            }
+            Way::Http2(io) => {
+                let requests = Rc::new(Requests::new(&self.worker, destination, client));
+                let ending = Ending::new(self.worker.drain.clone(), &io);
+                Box::pin(h2::server::serve(io, requests, &self.http2, ending).map_err(|e| e.to_string()))
+            }
         }
     }
 
@@ -84,61 +119,72 @@ impl Outbound {
         let resolved = destination.resolved().await?;
         let mut io = Io::from(accepted.tcp);
         io.count(destination.metrics.accepted.clone());
-        match &resolved.kind {
-            Kind::Refused(why) => Err(Fault::new(crate::fault::Cause::InvalidPolicy(why.to_string()), destination.name())),
-            Kind::Opaque(opaque) => {
-                destination.metrics.protocol("opaq");
-                let server = self.connect(destination, opaque).await?;
-                Ok(Some(Way::Copy(io, server)))
-            }
-            Kind::Http1(_) => Ok(Some(Way::Http1(io))),
-            Kind::Http2(_) | Kind::Grpc(_) => Ok(Some(Way::Http2(io))),
-            Kind::Detect { opaque, .. } => self.detect(destination, &resolved, opaque, io).await,
-        }
+        destination.metrics.connection(&resolved.kind);
+        let server = match &resolved.kind {
+            Kind::Refused(_) | Kind::Opaque(_) => None,
+            Kind::Http1(_) => return Ok(Some(Way::Http1(io))),
+            Kind::Http2(_) | Kind::Grpc(_) => return Ok(Some(Way::Http2(io))),
+            Kind::Detect { .. } | Kind::Unreadable(_) => match self.detect(destination, &resolved, &mut io).await? {
+                Spoken::Nothing => return Ok(None),
+                Spoken::Http1 => return Ok(Some(Way::Http1(io))),
+                Spoken::Http2 => return Ok(Some(Way::Http2(io))),
+                Spoken::Other(server) => server,
+            },
+        };
+        let opaque = resolved.kind.opaque().map_err(|cause| Fault::new(cause, destination.name()))?;
+        let server = match server {
+            Some(server) => server,
+            None => self.connect(destination, opaque).await?,
+        };
+        Ok(Some(Way::Copy(io, server, opaque.clone())))
     }
 
     /// Reads the protocol off the first bytes; a server may speak first (proxy-wire §7.2).
-    async fn detect(
+    async fn detect(&self, destination: &Destination, resolved: &Resolved, io: &mut Io) -> Result<Spoken, Fault> {
+        let begun = net::now();
+        let detected = self.first_words(destination, resolved, io, begun).await;
+        let result = match &detected {
+            Ok((Spoken::Nothing, _)) | Err(_) => Detected::Error,
+            Ok((Spoken::Http1, _)) => Detected::Http1,
+            Ok((Spoken::Http2, _)) => Detected::Http2,
+            Ok((Spoken::Other(_), Ended::InTime)) => Detected::NotHttp,
+            Ok((Spoken::Other(_), Ended::TooLate)) => Detected::ReadTimeout,
+        };
+        destination.metrics.detected(result, net::now().duration_since(begun));
+        Ok(detected.map_err(|error| destination.broken(&error))?.0)
+    }
+
+    async fn first_words(
         &self,
         destination: &Destination,
         resolved: &Resolved,
-        opaque: &Opaque,
-        mut io: Io,
-    ) -> Result<Option<Way>, Fault> {
+        io: &mut Io,
+        begun: Instant,
+    ) -> io::Result<(Spoken, Ended)> {
         let limit = self.worker.config.outbound.direction.detect_timeout;
-        let begun = crate::net::now();
-        let speculate = async || if resolved.may_speculate { self.connect(destination, opaque).await.ok() } else { None };
-        let first = detect::first(&mut io, limit, destination.is_server_first(), speculate).await;
-        let (verdict, server) = match first.map_err(|e| destination.broken(&e))? {
-            First::Ended => return Ok(None),
+        let speculate = async || match resolved.kind.opaque() {
+            Ok(opaque) if resolved.may_speculate => self.connect(destination, opaque).await.ok(),
+            _ => None,
+        };
+        let (mut buffer, server) = match detect::first(io, limit, destination.is_server_first(), speculate).await? {
+            First::Ended => return Ok((Spoken::Nothing, Ended::InTime)),
             First::Server(server) => {
                 destination.remember_server_first();
-                return Ok(Some(Way::Copy(io, server)));
+                return Ok((Spoken::Other(Some(server)), Ended::InTime));
             }
-            First::Silence(server) => (Verdict::NotHttp, server),
-            First::Client(mut buffer, server) => {
-                let mut verdict = detect::http::verdict(&buffer);
-                while verdict == Verdict::Unclear {
-                    let left = (begun + limit).saturating_duration_since(crate::net::now());
-                    match crate::net::timeout(left, detect::more(&mut io, &mut buffer)).await {
-                        Some(Ok(1..)) => verdict = detect::http::verdict(&buffer),
-                        Some(Err(error)) => return Err(destination.broken(&error)),
-                        Some(Ok(_)) | None => verdict = Verdict::NotHttp,
-                    }
-                }
-                io.unread(Bytes::copy_from_slice(&buffer));
-                (verdict, server)
-            }
+            First::Silence(server) => return Ok((Spoken::Other(server), Ended::TooLate)),
+            First::Client(buffer, server) => (buffer, server),
         };
-        destination.metrics.detected(verdict, crate::net::now().duration_since(begun));
-        Ok(Some(match verdict {
-            Verdict::Http1 => Way::Http1(io),
-            Verdict::Http2 => Way::Http2(io),
-            Verdict::NotHttp | Verdict::Unclear => match server {
-                Some(server) => Way::Copy(io, server),
-                None => Way::Copy(io, self.connect(destination, opaque).await?),
+        let (verdict, ended) = detect::settle(io, &mut buffer, begun + limit).await?;
+        io.unread(Bytes::copy_from_slice(&buffer));
+        Ok((
+            match verdict {
+                Verdict::Http1 => Spoken::Http1,
+                Verdict::Http2 => Spoken::Http2,
+                Verdict::NotHttp | Verdict::Unclear => Spoken::Other(server),
             },
-        }))
+            ended,
+        ))
     }
 
     /// Connects an opaque connection; an endpoint that refuses is replaced by another.
@@ -153,18 +199,16 @@ impl Outbound {
         let mut tried = Vec::new();
         loop {
             let endpoint = pick(backend, &tried).await.map_err(here)?;
-            match endpoint.open().await {
-                Ok(connected) => {
-                    opaque.metrics.opened();
-                    return Ok(connected.io);
-                }
-                Err(error) => {
-                    tried.push(endpoint.addr());
-                    if tried.len() >= MAX_TRIES || backend.another(&tried).is_none() {
-                        let place = format!("backend {}: endpoint {}", backend.meta, endpoint.addr());
-                        return Err(here(Fault::new(error.cause(), place)));
-                    }
-                }
+            let error = match endpoint.open().await {
+                Ok(io) => return Ok(io),
+                Err(error) => error,
+            };
+            tried.push(endpoint.addr());
+            if tried.len() >= MAX_TRIES || backend.another(&tried).is_none() {
+                opaque.metrics.opened();
+                opaque.metrics.ended(Some("unexpected"));
+                let place = format!("backend {}: endpoint {}", backend.meta, endpoint.addr());
+                return Err(here(Fault::new(error.cause(), place)));
             }
         }
     }
@@ -179,8 +223,8 @@ impl Outbound {
     async fn forget_idle(self: Rc<Self>) {
         let idle = self.worker.config.outbound.direction.discovery_idle;
         loop {
-            crate::net::sleep(idle.clamp(Duration::from_millis(100), Duration::from_secs(1))).await;
-            let now = crate::net::now();
+            net::sleep(idle.clamp(Duration::from_millis(100), Duration::from_secs(1))).await;
+            let now = net::now();
             self.destinations.borrow_mut().retain(|_, destination| {
                 if Rc::strong_count(destination) > 1 {
                     destination.used(now);

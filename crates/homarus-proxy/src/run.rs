@@ -6,18 +6,20 @@
 use crate::{
     accept::{self, Accepted},
     admin::Admin,
-    config::Config,
+    config::{Config, Direction},
     discover::{Control, Discovery, Peers},
     dns::Dns,
+    footprint,
     inbound::Inbound,
     net::{self, TcpListener, TcpStream},
     observe::{
         Registry,
         process::{self, Process},
+        stack::Stacks,
     },
     outbound::Outbound,
     secure::{
-        Keyring,
+        Keyring, Trust,
         certify::{Certify, StartError},
     },
     worker::{InFlight, Worker},
@@ -105,7 +107,7 @@ pub fn run(config: Config, log: Option<Filter>) -> Result<(), RunError> {
         Discovery::start(&config, admin_runtime.handle().clone(), dns.clone(), peers.clone(), &registry.shard(0))
     };
     let (keyring, follow) = Keyring::follow(certified.material.clone());
-    let limit = |direction: &crate::config::Direction| InFlight::new(direction.max_in_flight);
+    let limit = |direction: &Direction| InFlight::new(direction.max_in_flight);
     let in_flight = [limit(&config.inbound.direction), limit(&config.outbound.direction)];
     let parts = Parts { config: config.clone(), discovery, keyring, registry: registry.clone(), drain, in_flight };
 
@@ -114,7 +116,7 @@ pub fn run(config: Config, log: Option<Filter>) -> Result<(), RunError> {
     let process = Process::started_now(runtimes.iter().map(|r| r.metrics()).collect(), Some(certified.times.clone()));
     let admin = Arc::new(Admin::new(&config.process, registry, process, log));
     let listeners = bind(&config, &runtimes[0])?;
-    let admin_listener = listen(&admin_runtime, config.process.admin_addr, None)?;
+    let admin_listener = listen(&admin_runtime, config.process.admin_addr, None, &config.inbound.direction)?;
 
     let issuer = &config.identity.issuer;
     let limits = config.discovery.stream_limits.toward(issuer);
@@ -168,16 +170,17 @@ fn tell(config: &Config) {
 type Listeners = Vec<(Side, TcpListener)>;
 
 fn bind(config: &Config, runtime: &Runtime) -> Result<Listeners, RunError> {
-    let mut listeners = vec![(Side::Inbound, listen(runtime, config.inbound.listen, config.inbound.direction.backlog)?)];
+    let (inbound, outbound) = (&config.inbound.direction, &config.outbound.direction);
+    let mut listeners = vec![(Side::Inbound, listen(runtime, config.inbound.listen, inbound.backlog, inbound)?)];
     for addr in &config.outbound.listen {
-        listeners.push((Side::Outbound, listen(runtime, *addr, config.outbound.direction.backlog)?));
+        listeners.push((Side::Outbound, listen(runtime, *addr, outbound.backlog, outbound)?));
     }
     Ok(listeners)
 }
 
-fn listen(runtime: &Runtime, addr: SocketAddr, backlog: Option<u32>) -> Result<TcpListener, RunError> {
+fn listen(runtime: &Runtime, addr: SocketAddr, backlog: Option<u32>, direction: &Direction) -> Result<TcpListener, RunError> {
     let _entered = runtime.enter();
-    net::listen(addr, backlog).map_err(|error| RunError::Bind(addr, error))
+    net::listen(addr, backlog, &direction.accept_socket).map_err(|error| RunError::Bind(addr, error))
 }
 
 /// The admin thread: serves the admin port until somebody asks the process to end and the workers are done.
@@ -188,8 +191,7 @@ async fn administer(parts: Parts, admin: Arc<Admin>, listener: TcpListener, sign
     let (_never, own_drain) = drain::channel();
     let worker = Rc::new(parts.worker(0, own_drain.clone()));
     let server = Inbound::new(worker, Some(admin.clone()));
-    let options = parts.config.inbound.direction.accept_socket;
-    tokio::task::spawn_local(accept::serve(listener, options, own_drain, move |tcp, client| {
+    tokio::task::spawn_local(accept::serve(listener, own_drain, move |tcp, client| {
         let Ok(local) = tcp.local_addr() else { return };
         let accepted = Accepted { tcp, client, original_dst: net::unmapped(local) };
         tokio::task::spawn_local(server.clone().carry(accepted));
@@ -198,6 +200,7 @@ async fn administer(parts: Parts, admin: Arc<Admin>, listener: TcpListener, sign
     tokio::task::spawn_local(async move {
         if keyring.ready().await.is_some() {
             ready.set_ready();
+            footprint::release_when_quiet().await;
         }
     });
     let reason = match drain::requests() {
@@ -219,12 +222,16 @@ async fn administer(parts: Parts, admin: Arc<Admin>, listener: TcpListener, sign
 }
 
 impl Parts {
+    /// A worker's state; made on its thread.
     fn worker(&self, shard: usize, drain: Drain) -> Worker {
+        let registry = self.registry.shard(shard);
         Worker {
+            trust: Trust::start(self.keyring.clone(), &registry),
+            stacks: Stacks::new(registry.clone()),
             config: self.config.clone(),
             discovery: self.discovery.clone(),
             keyring: self.keyring.clone(),
-            registry: self.registry.shard(shard),
+            registry,
             drain,
             in_flight: self.in_flight.clone(),
         }
@@ -299,13 +306,9 @@ async fn accept_when_certified(parts: &Parts, listeners: Listeners, seats: Vec<S
     }
     let seats = Rc::new(seats);
     for (side, listener) in listeners {
-        let direction = match side {
-            Side::Inbound => &parts.config.inbound.direction,
-            Side::Outbound => &parts.config.outbound.direction,
-        };
         let (carrier, seats) = (carrier.clone(), seats.clone());
         let assign = move |tcp, client| carrier.assign(&seats, side, tcp, client);
-        tokio::task::spawn_local(accept::serve(listener, direction.accept_socket, parts.drain.clone(), assign));
+        tokio::task::spawn_local(accept::serve(listener, parts.drain.clone(), assign));
     }
 }
 

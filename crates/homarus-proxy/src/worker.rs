@@ -1,8 +1,15 @@
 //! What one worker thread has: its view of the configuration, discovery, keys and metrics.
 
-use crate::{config::Config, discover::Discovery, observe::Registry, secure::Keyring};
+use crate::{
+    config::Config,
+    discover::Discovery,
+    observe::{Registry, stack::Stacks},
+    secure::{Keyring, Trust},
+};
 use homarus_daemon::drain::Drain;
 use std::{
+    pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -18,8 +25,12 @@ pub struct Worker {
     pub discovery: Discovery,
     /// Our TLS.
     pub keyring: Keyring,
+    /// What connections with meshed peers stand on.
+    pub trust: Rc<Trust>,
     /// This worker's metric cells.
     pub registry: Registry,
+    /// What is made to carry requests and connections, counted.
+    pub stacks: Stacks,
     /// Tells when the process is ending.
     pub drain: Drain,
     /// Requests under way in all workers, inbound and outbound.
@@ -31,21 +42,18 @@ const UNDECIDED: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// What a connection turns out to want; nothing, if the process is ending and it takes its time.
-    pub async fn settled<T, E>(&self, settle: impl Future<Output = Result<Option<T>, E>>) -> Result<Option<T>, E> {
+    /// Boxed by the caller, as this is too, so that an idle connection is small.
+    pub async fn settled<T, E>(&self, settle: Pin<Box<impl Future<Output = Result<Option<T>, E>>>>) -> Result<Option<T>, E> {
         let mut drain = self.drain.clone();
         let late = async {
             drain.signaled().await;
             crate::net::sleep(UNDECIDED).await;
         };
-        // Boxed, so that an idle connection is small.
-        Box::pin(async {
-            tokio::select! {
-                biased;
-                settled = settle => settled,
-                () = late => Ok(None),
-            }
-        })
-        .await
+        tokio::select! {
+            biased;
+            settled = settle => settled,
+            () = late => Ok(None),
+        }
     }
 }
 

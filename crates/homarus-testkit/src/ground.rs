@@ -9,7 +9,7 @@ use homarus_redirect::{
 use rustix::process::{Gid, Uid};
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     num::NonZeroU16,
     os::fd::{AsFd, AsRawFd},
     os::unix::process::CommandExt,
@@ -34,6 +34,8 @@ pub struct Site {
     pub netns: Netns,
     /// Its address on the link.
     pub ip: Ipv4Addr,
+    /// Its other address there.
+    pub ip6: Ipv6Addr,
 }
 
 /// A program that runs; killed when dropped.
@@ -58,13 +60,17 @@ impl Ground {
     /// Makes both. Needs root and the program `ip`.
     pub fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "this test makes network namespaces: run it as root");
-        let site = |n| Site { netns: Netns::create().unwrap(), ip: Ipv4Addr::new(10, 77, 0, n) };
+        let ip6 = |n| Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, n);
+        let site = |n: u8| Site { netns: Netns::create().unwrap(), ip: Ipv4Addr::new(10, 77, 0, n), ip6: ip6(n.into()) };
         let ground = Self { client: site(1), server: site(2) };
         let peer = format!("/proc/{}/fd/{}", std::process::id(), ground.server.netns.as_fd().as_raw_fd());
         ground.client.shell(&format!("ip link add eth0 type veth peer name eth0 netns {peer}"));
         for (site, other) in [(&ground.client, &ground.server), (&ground.server, &ground.client)] {
             site.shell("ip link set lo up; ip link set eth0 up");
             site.shell(&format!("ip addr add {}/24 dev eth0; ip route add default via {}", site.ip, other.ip));
+            // Without the second that it takes to find out whether somebody else has the address.
+            let v6 = format!("ip addr add {}/64 dev eth0 nodad; ip -6 route add default via {}", site.ip6, other.ip6);
+            site.shell(&v6);
         }
         ground
     }
@@ -89,7 +95,7 @@ impl Site {
             skip_inbound: [(4190, 4191), (*UNMESHED.start(), *UNMESHED.end())].map(|(a, b)| PortRange::new(a, b).unwrap()).into(),
             skip_outbound: Vec::new(),
             skip_sources: Vec::new(),
-            ipv6: false,
+            ipv6: true,
         };
         let how = How { means: Means::Netlink, netns: None, wait: false, close_wait_secs: None };
         self.netns.enter(|| install(&Rules::of(&config), &how)).unwrap().unwrap();
@@ -117,9 +123,9 @@ impl Site {
         self.run(command.uid(PROXY_UID).gid(PROXY_UID))
     }
 
-    /// A listener on all addresses of this site; port 0 picks one.
+    /// A listener on all addresses of this site, of both families; port 0 picks one.
     pub fn listen(&self, port: u16) -> TcpListener {
-        self.listen_at(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+        self.listen_at(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
     }
 
     /// A listener on one address.
@@ -140,6 +146,11 @@ impl Site {
             patient(TcpStream::connect_timeout(&to, crate::PATIENCE)?)
         };
         self.netns.enter(dial).unwrap()
+    }
+
+    /// An address here, of IPv6.
+    pub fn at6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V6(self.ip6), port)
     }
 
     /// An address here.

@@ -34,6 +34,8 @@ pub struct Plan {
     pub max_files: Option<u32>,
     /// How long leaves live.
     pub leaf_lifetime: Option<Duration>,
+    /// The proxies read their trust anchors from files, which [`Mesh::set_anchors`] changes.
+    pub anchors_in_files: bool,
 }
 
 /// A mesh that runs. Fields are dropped in this order: programs first, their ground last.
@@ -70,9 +72,14 @@ impl Plan {
         let proxy = |site: &Site, program: &Option<PathBuf>, identity: &str, env: &[(&'static str, String)]| {
             let program = program.as_deref()?;
             site.redirect();
-            let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            let mut env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
             let dir = credentials(mesh.dir.path(), identity);
             let anchors = &mesh.control.anchors;
+            let file = mesh.anchors_file(identity);
+            if self.anchors_in_files {
+                mesh.set_anchors(identity, anchors);
+                env.push(("IDENTITY_TRUST_ANCHORS_FILE", file.to_str().unwrap()));
+            }
             let setup = Setup { program, dir: &dir, identity, anchors, env: &env, max_files: self.max_files };
             Some(Proxy::start(site, &setup))
         };
@@ -98,6 +105,17 @@ fn credentials(dir: &Path, identity: &str) -> PathBuf {
 }
 
 impl Mesh {
+    fn anchors_file(&self, identity: &str) -> PathBuf {
+        self.dir.path().join(format!("{identity}.pem"))
+    }
+
+    /// Changes whom the proxy of an identity believes, as a ConfigMap's volume does: all at once.
+    pub fn set_anchors(&self, identity: &str, pem: &str) {
+        let (file, fresh) = (self.anchors_file(identity), self.dir.path().join("fresh.pem"));
+        std::fs::write(&fresh, pem).unwrap();
+        std::fs::rename(fresh, file).unwrap();
+    }
+
     /// The client's proxy.
     pub fn client_proxy(&mut self) -> &mut Proxy {
         self.client_proxy.as_mut().unwrap()
@@ -116,6 +134,11 @@ impl Mesh {
     /// The proxies there are.
     pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
         [&self.client_proxy, &self.server_proxy].into_iter().flatten()
+    }
+
+    /// A port of the server as an endpoint, by its other address.
+    pub fn endpoint6(&self, port: u16) -> Endpoint {
+        Endpoint { addr: self.ground.server.at6(port), ..self.endpoint(port) }
     }
 
     /// The memory of all proxies in KiB.

@@ -134,6 +134,15 @@ impl Proxy {
         Duration::from_nanos(threads.flatten().filter_map(spent).sum())
     }
 
+    /// The time that each thread of a name like this has spent on a processor.
+    pub fn cpu_of_threads(&self, name: &str) -> Vec<Duration> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let read = |thread: &std::fs::DirEntry, file: &str| std::fs::read_to_string(thread.path().join(file)).ok();
+        let named = threads.flatten().filter(|thread| read(thread, "comm").is_some_and(|comm| comm.starts_with(name)));
+        let spent = |thread: std::fs::DirEntry| read(&thread, "schedstat")?.split(' ').next()?.parse().ok();
+        named.filter_map(spent).map(Duration::from_nanos).collect()
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.0.try_wait().unwrap().is_none()
@@ -163,7 +172,7 @@ impl Drop for Proxy {
 
 /// The variables that the injector sets, with its values.
 fn environment(site: &Site, setup: &Setup<'_>) -> BTreeMap<String, String> {
-    let (ip, dir) = (site.ip.to_string(), setup.dir.display().to_string());
+    let (ips, dir) = (format!("{},{}", site.ip, site.ip6), setup.dir.display().to_string());
     let token = format!("{dir}/token");
     let pod = r#"{"ns":"test","pod":"workload"}"#;
     let control = format!("127.0.0.1:{}", crate::control::PORT);
@@ -171,20 +180,20 @@ fn environment(site: &Site, setup: &Setup<'_>) -> BTreeMap<String, String> {
         ("LOG", "warn,linkerd=info,homarus=info,hickory=error"),
         ("LOG_FORMAT", "plain"),
         ("CORES", "1"),
-        ("OUTBOUND_LISTEN_ADDRS", "127.0.0.1:4140"),
-        ("INBOUND_LISTEN_ADDR", "0.0.0.0:4143"),
-        ("ADMIN_LISTEN_ADDR", "0.0.0.0:4191"),
+        ("OUTBOUND_LISTEN_ADDRS", "127.0.0.1:4140,[::1]:4140"),
+        ("INBOUND_LISTEN_ADDR", "[::]:4143"),
+        ("ADMIN_LISTEN_ADDR", "[::]:4191"),
         ("CONTROL_LISTEN_ADDR", "0.0.0.0:4190"),
         ("DESTINATION_SVC_ADDR", &control),
         ("POLICY_SVC_ADDR", &control),
         ("IDENTITY_SVC_ADDR", &control),
         ("DESTINATION_CONTEXT", pod),
         ("POLICY_WORKLOAD", pod),
-        ("DESTINATION_PROFILE_NETWORKS", "10.0.0.0/8"),
-        ("POLICY_CLUSTER_NETWORKS", "10.0.0.0/8"),
+        ("DESTINATION_PROFILE_NETWORKS", "10.0.0.0/8,fd00::/8"),
+        ("POLICY_CLUSTER_NETWORKS", "10.0.0.0/8,fd00::/8"),
         ("DESTINATION_PROFILE_SUFFIXES", "svc.cluster.local."),
         ("INBOUND_DEFAULT_POLICY", "all-unauthenticated"),
-        ("INBOUND_IPS", &ip),
+        ("INBOUND_IPS", &ips),
         ("INBOUND_CONNECT_TIMEOUT", "100ms"),
         ("OUTBOUND_CONNECT_TIMEOUT", "1000ms"),
         ("INBOUND_ACCEPT_KEEPALIVE", "10000ms"),

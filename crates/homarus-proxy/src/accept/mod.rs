@@ -1,8 +1,8 @@
 //! Listeners: sockets in, with where their clients meant to go.
 
-use crate::net::{self, SocketOptions, TcpListener, TcpStream};
+use crate::net::{self, TcpListener, TcpStream};
 use homarus_daemon::drain::Drain;
-use std::{io, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 /// A connection that a client opened.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Accepted {
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// Accepts until the drain. `carry` must not wait.
-pub async fn serve(listener: TcpListener, options: SocketOptions, mut drain: Drain, mut carry: impl FnMut(TcpStream, SocketAddr)) {
+pub async fn serve(listener: TcpListener, mut drain: Drain, mut carry: impl FnMut(TcpStream, SocketAddr)) {
     loop {
         let accepted = tokio::select! {
             biased;
@@ -27,13 +27,8 @@ pub async fn serve(listener: TcpListener, options: SocketOptions, mut drain: Dra
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, client)) => {
-                if let Err(error) = net::set_options(&tcp, &options) {
-                    tracing::debug!(%client, %error, "socket options refused");
-                }
-                carry(tcp, net::unmapped(client));
-            }
-            Err(error) if is_exhaustion(&error) => {
+            Ok((tcp, client)) => carry(tcp, net::unmapped(client)),
+            Err(error) if net::is_exhaustion(&error) => {
                 tracing::warn!(%error, "cannot accept: raise the limit of open files, or find out who holds connections");
                 net::sleep(EXHAUSTED).await;
             }
@@ -43,15 +38,10 @@ pub async fn serve(listener: TcpListener, options: SocketOptions, mut drain: Dra
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
-}
-
 impl Accepted {
     /// A socket with its original destination; none (with a word in the log) if the kernel doesn't know it.
     pub fn new(tcp: TcpStream, client: SocketAddr) -> Option<Self> {
-        match net::original_dst(&tcp) {
+        match net::original_dst(&tcp, client) {
             Ok(original_dst) => Some(Self { tcp, client, original_dst }),
             Err(error) => {
                 tracing::warn!(%client, %error, "connection without an original destination: it did not come by redirection");

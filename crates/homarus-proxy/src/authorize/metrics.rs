@@ -1,14 +1,21 @@
 //! Metrics of verdicts and of inbound routes (proxy-traffic §7.3 and §7.5).
 
 use crate::{
+    detect::metrics::{self as detect, DetectMetrics, Detected},
     fault::Fault,
     observe::{
         Counter, Family, Histogram, Labels, Registry, labels,
         registry::{Bound, Half, Kind, SECONDS},
     },
 };
-use homarus_model::{Meta, inbound::ClientTls};
-use std::{cell::RefCell, net::SocketAddr, time::Duration};
+use homarus_model::{Identity, Meta, inbound::ClientTls};
+use homarus_wire::transport::{Header, Session};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    time::Duration,
+};
 
 const fn inbound(name: &'static str, help: &'static str) -> Family {
     Family { name, help, kind: Kind::Counter, half: Half::Inbound }
@@ -45,14 +52,25 @@ pub struct PortMetrics {
     registry: Registry,
     target: Labels,
     server: Labels,
+    srv: Labels,
+    detect: OnceCell<DetectMetrics>,
+    /// Of the connection that was allowed last: mostly the next is like it.
+    allowed: RefCell<Option<(Meta, ClientTls, Counter)>>,
 }
 
 impl PortMetrics {
     /// Nothing is counted yet.
     pub fn new(registry: &Registry, port: SocketAddr, server: &Meta) -> Self {
         let target = labels::target(Labels::new(), port);
-        let server = labels::server(target.clone(), server, port.port());
-        Self { registry: registry.clone(), target, server }
+        let srv = labels::server(Labels::new(), server, port.port());
+        let server = target.clone().and(&srv);
+        Self { registry: registry.clone(), target, server, srv, detect: OnceCell::new(), allowed: RefCell::default() }
+    }
+
+    /// A connection whose protocol was looked for.
+    pub fn detected(&self, detected: Detected, elapsed: Duration) {
+        let make = || DetectMetrics::new(&detect::INBOUND, &self.registry, &self.srv);
+        self.detect.get_or_init(make).observe(detected, elapsed);
     }
 
     pub(super) fn http_allowed(&self, route: &Meta, authorization: &Meta, tls: &ClientTls) -> Counter {
@@ -69,8 +87,17 @@ impl PortMetrics {
     }
 
     pub(super) fn tcp_allowed(&self, authorization: &Meta, tls: &ClientTls) {
+        let mut allowed = self.allowed.borrow_mut();
+        if let Some((by, who, counter)) = &*allowed
+            && by == authorization
+            && who == tls
+        {
+            return counter.inc();
+        }
         let labels = labels::client_tls(labels::named(self.server.clone(), "authz", authorization), tls);
-        self.registry.counter(&TCP_ALLOW, labels).inc();
+        let counter = self.registry.counter(&TCP_ALLOW, labels);
+        counter.inc();
+        *allowed = Some((authorization.clone(), tls.clone(), counter));
     }
 
     pub(super) fn tcp_denied(&self, tls: &ClientTls) {
@@ -121,13 +148,13 @@ struct Families {
     requests: Family,
     request_duration: Family,
     response_duration: Family,
+    request_frames: Family,
     response_frames: Family,
     statuses: Family,
-    status_label: &'static str,
 }
 
 macro_rules! families {
-    ($prefix:literal, $status:literal) => {{
+    ($prefix:literal) => {{
         const fn family(name: &'static str, help: &'static str, kind: Kind) -> Family {
             Family { name, help, kind, half: Half::Open }
         }
@@ -143,22 +170,23 @@ macro_rules! families {
                 "The time between a request being passed on and the end of its response",
                 Kind::Histogram { bounds: RESPONSE_BOUNDS, scale: SECONDS },
             ),
+            request_frames: family(
+                concat!($prefix, "_request_frame_size_bytes"),
+                "Request data frame sizes",
+                Kind::Histogram { bounds: FRAME_BOUNDS, scale: 1 },
+            ),
             response_frames: family(
                 concat!($prefix, "_response_frame_size_bytes"),
-                "Sizes of the data frames of responses",
+                "Response data frame sizes",
                 Kind::Histogram { bounds: FRAME_BOUNDS, scale: 1 },
             ),
             statuses: family(concat!($prefix, "_statuses"), "Completed responses by status", Kind::Counter),
-            status_label: $status,
         }
     }};
 }
 
-static HTTP: Families = families!("inbound_http", "http_status");
-static GRPC: Families = families!("inbound_grpc", "grpc_status");
-
-/// How a response ended: its status as text, and what broke it off.
-pub type Ended = (u16, &'static str);
+static HTTP: Families = families!("inbound_http");
+static GRPC: Families = families!("inbound_grpc");
 
 /// What is counted about requests of one rule.
 pub struct RouteMetrics {
@@ -169,8 +197,9 @@ pub struct RouteMetrics {
     requests: Counter,
     request_duration: Histogram,
     response_duration: Histogram,
-    frames: Histogram,
-    statuses: RefCell<Vec<(Ended, Counter)>>,
+    request_frames: Histogram,
+    response_frames: Histogram,
+    statuses: RefCell<Vec<(Option<u16>, Counter)>>,
 }
 
 impl RouteMetrics {
@@ -185,7 +214,8 @@ impl RouteMetrics {
             requests: registry.counter(&families.requests, labels.clone()),
             request_duration: registry.histogram(&families.request_duration, labels.clone()),
             response_duration: registry.histogram(&families.response_duration, labels.clone()),
-            frames: registry.histogram(&families.response_frames, labels.clone()),
+            request_frames: registry.histogram(&families.request_frames, labels.clone()),
+            response_frames: registry.histogram(&families.response_frames, labels.clone()),
             statuses: RefCell::default(),
             labels,
         }
@@ -196,27 +226,79 @@ impl RouteMetrics {
         self.requests.inc();
     }
 
+    /// A data frame of it was passed on.
+    pub fn request_frame(&self, bytes: usize) {
+        self.request_frames.value(bytes as u64);
+    }
+
     /// A data frame of its response was passed on.
-    pub fn frame(&self, bytes: usize) {
-        self.frames.value(bytes as u64);
+    pub fn response_frame(&self, bytes: usize) {
+        self.response_frames.value(bytes as u64);
     }
 
     /// Its response ended. `status` is the HTTP status, `grpc` the gRPC status if it told one.
-    pub fn ended(&self, status: u16, grpc: Option<u16>, error: &'static str, since_received: Duration, since_sent: Duration) {
+    pub fn ended(&self, status: Option<u16>, grpc: Option<u16>, since_received: Duration, since_sent: Duration) {
         self.request_duration.time(since_received);
         self.response_duration.time(since_sent);
-        let ended = (if self.grpc { grpc.unwrap_or(0) } else { status }, error);
+        let status = if self.grpc { grpc } else { status };
         let mut known = self.statuses.borrow_mut();
-        if let Some((_, counter)) = known.iter().find(|(e, _)| *e == ended) {
+        if let Some((_, counter)) = known.iter().find(|(s, _)| *s == status) {
             return counter.inc();
         }
-        let labels = self.labels.clone();
-        let labels = match self.grpc {
-            true => labels.with(self.families.status_label, crate::route::metrics::grpc_name(ended.0)),
-            false => labels.with(self.families.status_label, ended.0),
-        };
-        let counter = self.registry.counter(&self.families.statuses, labels.with("error", error));
+        let text = status.map(|s| s.to_string()).unwrap_or_default();
+        let counter = self.registry.counter(&self.families.statuses, self.labels.clone().with("status", text));
         counter.inc();
-        known.push((ended, counter));
+        known.push((status, counter));
+    }
+}
+
+static TRANSPORT_HEADERS: Family = Family {
+    name: "inbound_tcp_transport_header_connections",
+    help: "TCP connections with transport headers",
+    kind: Kind::Counter,
+    half: Half::Open,
+};
+
+/// Different headers that are remembered, at most; then all are forgotten.
+const MAX_HEADERS: usize = 1_000;
+
+/// A target port, what is spoken there if that is said, and who connects.
+type Tunneled = (u16, Option<Session>, Identity);
+
+/// Connections by what their transport header says.
+pub struct HeaderMetrics {
+    registry: Registry,
+    known: RefCell<HashMap<Tunneled, Counter, ahash::RandomState>>,
+}
+
+impl HeaderMetrics {
+    /// Nothing is counted yet.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry, known: RefCell::default() }
+    }
+
+    /// A connection of a client, with its header.
+    pub fn connection(&self, header: &Header, client: &Identity) {
+        if header.name.is_some() {
+            // For gateways, which this workload isn't: not worth remembering.
+            return self.counter(header, client).inc();
+        }
+        let mut known = self.known.borrow_mut();
+        let key = (header.port, header.session, client.clone());
+        if known.len() >= MAX_HEADERS && !known.contains_key(&key) {
+            known.clear();
+        }
+        known.entry(key).or_insert_with(|| self.counter(header, client)).inc();
+    }
+
+    fn counter(&self, header: &Header, client: &Identity) -> Counter {
+        let session = match header.session {
+            Some(Session::Http1) => "http/1",
+            Some(Session::Http2) => "http/2",
+            None => "",
+        };
+        let name = header.name.as_ref().map(|name| name.as_str()).unwrap_or_default();
+        let labels = Labels::new().with("session_protocol", session).with("target_port", header.port);
+        self.registry.counter(&TRANSPORT_HEADERS, labels.with("target_name", name).with("client_id", client.as_str()))
     }
 }

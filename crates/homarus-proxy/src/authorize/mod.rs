@@ -6,11 +6,13 @@
 
 mod metrics;
 
-pub use metrics::{Ended, PortMetrics, RouteMetrics};
+pub use metrics::{HeaderMetrics, PortMetrics, RouteMetrics};
 
 use crate::{
     discover::Watched,
     fault::{Cause, Fault},
+    http::Frames,
+    io::TransportMetrics,
     observe::{Counter, Labels, Registry, http::RequestMetrics, labels},
     worker::Worker,
 };
@@ -50,6 +52,7 @@ pub struct Policy {
     /// What is counted.
     pub metrics: PortMetrics,
     verdicts: RefCell<HashMap<Client, Verdict, ahash::RandomState>>,
+    connections: RefCell<HashMap<ClientTls, Rc<TransportMetrics>, ahash::RandomState>>,
 }
 
 /// The rules of a policy, numbered.
@@ -82,6 +85,12 @@ pub struct Grant {
     pub requests: Rc<RequestMetrics>,
     /// What is counted about requests of the rule.
     pub route: RouteMetrics,
+}
+
+impl Frames for Grant {
+    fn frame(&self, bytes: usize) {
+        self.route.request_frame(bytes);
+    }
 }
 
 /// A client may have a connection.
@@ -166,7 +175,22 @@ impl Policy {
             Protocol::Opaque | Protocol::Tls => Routes::None,
         };
         let metrics = PortMetrics::new(registry, port, &server.server);
-        Self { server, routes, port, registry: registry.clone(), metrics, verdicts: RefCell::default() }
+        let (verdicts, connections) = (RefCell::default(), RefCell::default());
+        Self { server, routes, port, registry: registry.clone(), metrics, verdicts, connections }
+    }
+
+    /// What is counted about connections of such clients; made for the first of them.
+    pub fn connections(&self, tls: &ClientTls, make: impl FnOnce() -> Rc<TransportMetrics>) -> Rc<TransportMetrics> {
+        let mut connections = self.connections.borrow_mut();
+        if let Some(known) = connections.get(tls) {
+            return known.clone();
+        }
+        if connections.len() >= MAX_REMEMBERED {
+            connections.clear();
+        }
+        let made = make();
+        connections.insert(tls.clone(), made.clone());
+        made
     }
 
     /// Judges a connection by the server's own authorizations.

@@ -4,7 +4,7 @@ use super::Load;
 use crate::{
     fault::Cause,
     forward::{
-        connect::{ConnectError, Connected, Target},
+        connect::{ConnectError, Target},
         metrics,
     },
     http::{
@@ -13,15 +13,17 @@ use crate::{
             client::{Client as Http1, Received, Send},
             pool::Pool,
         },
-        h2::{self, client::Client as Http2},
+        h2::{self, client::Client as Http2, shared::Shared},
         headers, is_http2,
     },
     io::Io,
     net::{self, Instant},
     observe::{
         Labels,
+        balancer::{EndpointGauges, EndpointState},
         http::{Broken, Class, RequestMetrics, grpc_status},
         labels,
+        stack::{Place, Stack},
     },
     secure::EndpointTls,
     worker::Worker,
@@ -37,7 +39,7 @@ use std::{
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tokio::sync::Notify;
 
@@ -52,6 +54,10 @@ pub struct Settings {
     pub authority: Option<Arc<str>>,
     /// Woken when it becomes ready.
     pub ready: Rc<Notify>,
+    /// What metrics call it.
+    pub place: Place,
+    /// Where it is counted as ready or not; none: nowhere.
+    pub counted: Option<EndpointGauges>,
 }
 
 /// One endpoint.
@@ -63,23 +69,15 @@ pub struct Endpoint {
     target: Target,
     load: Load,
     http1: Rc<Pool>,
-    http2: RefCell<Shared>,
+    http2: Rc<Shared<ConnectError>>,
     http2_settings: h2::Settings,
-    /// Woken when an attempt to connect for HTTP/2 has ended.
-    connected: Notify,
     set_aside: Cell<bool>,
     wanted: Notify,
     ready: Rc<Notify>,
     metrics: Rc<RequestMetrics>,
+    state: RefCell<Option<EndpointState>>,
+    stack: Stack,
     me: Weak<Self>,
-}
-
-/// The one HTTP/2 connection.
-enum Shared {
-    None,
-    Connecting,
-    Open(Http2, Option<SystemTime>),
-    Failed(Rc<ConnectError>),
 }
 
 /// A response, with what has to be told how it gets on.
@@ -118,18 +116,20 @@ impl Endpoint {
             authority_override: endpoint.authority_override.clone().filter(|_| !local),
             socket: direction.connect_socket,
             limit: direction.connect_timeout,
-            metrics: metrics::transport(&worker.registry, &labels.0),
+            metrics: metrics::to_endpoint(&worker.registry, &labels.0, &endpoint.labels),
+            trust: worker.trust.clone(),
         };
         Rc::new_cyclic(|me| Self {
             load: Load::new(settings.ewma, net::now()),
             http1: Pool::new(direction.max_idle_conns, direction.idle_timeout),
-            http2: RefCell::new(Shared::None),
+            http2: Shared::new(),
             http2_settings: http2_settings(&direction.http2_client, &endpoint.http2),
-            connected: Notify::new(),
             set_aside: Cell::new(false),
             wanted: Notify::new(),
             ready: settings.ready,
             metrics: RequestMetrics::new(&worker.registry, labels.1),
+            state: RefCell::new(settings.counted.map(|gauges| gauges.count(true))),
+            stack: worker.stacks.stand(settings.place),
             me: me.clone(),
             local,
             target,
@@ -178,13 +178,14 @@ impl Endpoint {
     }
 
     /// A connection for opaque bytes. The load counts until it is established.
-    pub async fn open(&self) -> Result<Connected, ConnectError> {
+    pub async fn open(&self) -> Result<Io, ConnectError> {
+        self.stack.ready();
         let (started, _pending) = (net::now(), Pending::begin(self.me.clone()));
         match self.target.connect(None).await {
-            Ok(connected) => {
+            Ok(io) => {
                 let now = net::now();
                 self.load.sample(now.duration_since(started), now);
-                Ok(connected)
+                Ok(io)
             }
             Err(error) => {
                 self.failed(&error);
@@ -195,6 +196,7 @@ impl Endpoint {
 
     /// Sends a request. `absolute`: its target was in absolute form.
     pub async fn send(&self, mut head: RequestHead, body: Body, absolute: bool, wants_upgrade: bool) -> Result<Reply, Refused> {
+        self.stack.ready();
         let hint = self.endpoint.hint;
         if self.endpoint.authority_override.is_some() {
             self.override_authority(&mut head);
@@ -253,7 +255,7 @@ impl Endpoint {
         let client = match idle {
             Some(client) => client,
             None => match self.target.connect(Some(Session::Http1).filter(|_| self.endpoint.hint != ProtocolHint::Opaque)).await {
-                Ok(connected) => Http1::new(connected.io),
+                Ok(io) => Http1::new(io),
                 Err(error) => {
                     self.failed(&error);
                     return Err(Refused { cause: error.cause(), unprocessed: true });
@@ -268,44 +270,29 @@ impl Endpoint {
         }
     }
 
-    /// The shared HTTP/2 connection; the first who needs it has it made.
+    /// The shared HTTP/2 connection.
     async fn http2(&self) -> Result<Http2, Rc<ConnectError>> {
-        loop {
-            let connected = self.connected.notified();
-            match &*self.http2.borrow() {
-                Shared::Open(client, expires) if client.is_open() && expires.is_none_or(|at| SystemTime::now() < at) => {
-                    return Ok(client.clone());
-                }
-                _ => {}
-            }
-            if !matches!(*self.http2.borrow(), Shared::Connecting) {
-                *self.http2.borrow_mut() = Shared::Connecting;
-                // On its own, so that it doesn't end with the request that needed it first.
-                if let Some(me) = self.me.upgrade() {
-                    tokio::task::spawn_local(async move { me.connect_http2().await });
+        let connect = || {
+            let me = self.me.clone();
+            async move {
+                match me.upgrade() {
+                    Some(me) => me.connect_http2().await,
+                    None => Err(ConnectError::Canceled),
                 }
             }
-            connected.await;
-            if let Shared::Failed(error) = &*self.http2.borrow() {
-                return Err(error.clone());
-            }
-        }
+        };
+        self.http2.client(connect).await
     }
 
-    async fn connect_http2(&self) {
+    async fn connect_http2(&self) -> Result<Http2, ConnectError> {
         let session = Some(Session::Http2).filter(|_| self.endpoint.hint != ProtocolHint::Opaque);
         let made = match self.target.connect(session).await {
-            Ok(Connected { io, peer }) => match Http2::connect(io, &self.http2_settings).await {
-                Ok(client) => Shared::Open(client, peer.and_then(|p| p.expires)),
-                Err(error) => Shared::Failed(Rc::new(ConnectError::Tcp(self.addr(), std::io::Error::other(error)))),
-            },
-            Err(error) => Shared::Failed(Rc::new(error)),
+            Ok(io) => Http2::connect(io, &self.http2_settings)
+                .await
+                .map_err(|error| ConnectError::Tcp(self.addr(), std::io::Error::other(error))),
+            Err(error) => Err(error),
         };
-        if let Shared::Failed(error) = &made {
-            self.failed(error);
-        }
-        *self.http2.borrow_mut() = made;
-        self.connected.notify_waiters();
+        made.inspect_err(|error| self.failed(error))
     }
 
     fn begin(&self, request: &HeaderMap) -> Exchange {
@@ -319,11 +306,18 @@ impl Endpoint {
         }
     }
 
+    fn count_ready(&self, ready: bool) {
+        if let Some(state) = &mut *self.state.borrow_mut() {
+            state.set(ready);
+        }
+    }
+
     /// It can't be reached: set it aside, and try again in the background.
     fn failed(&self, error: &ConnectError) {
         if self.set_aside.replace(true) {
             return;
         }
+        self.count_ready(false);
         tracing::debug!(endpoint = %self.addr(), %error, "endpoint set aside");
         tokio::task::spawn_local(reconnect(self.me.clone()));
     }
@@ -342,14 +336,13 @@ async fn reconnect(endpoint: Weak<Endpoint>) {
         }
         let http2 = this.endpoint.hint == ProtocolHint::Http2 && !this.local;
         let session = if http2 { Session::Http2 } else { Session::Http1 };
-        let Ok(Connected { io, .. }) =
-            this.target.connect(Some(session).filter(|_| this.endpoint.hint != ProtocolHint::Opaque)).await
-        else {
+        let Ok(io) = this.target.connect(Some(session).filter(|_| this.endpoint.hint != ProtocolHint::Opaque)).await else {
             continue;
         };
         // What was connected to find out is of no use to requests that come much later; a new one is quickly made.
         drop(io);
         this.set_aside.set(false);
+        this.count_ready(true);
         this.ready.notify_waiters();
         return;
     }

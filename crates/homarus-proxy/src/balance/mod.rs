@@ -7,16 +7,18 @@
 
 mod endpoint;
 mod load;
-mod metrics;
 
 pub use endpoint::{Endpoint, Exchange, Refused, Reply, Settings};
 pub use load::Load;
-pub use metrics::BalancerMetrics;
 
 use crate::{
     discover::{EndpointSet, Watched},
     fault::Cause,
     net::{self, Instant},
+    observe::{
+        balancer::{BalancerMetrics, Queued},
+        stack::{Place, Stack},
+    },
     worker::Worker,
 };
 use homarus_model::outbound::Ewma;
@@ -41,7 +43,28 @@ pub struct Balancer {
     /// Woken when an endpoint may have become ready.
     ready: Rc<Notify>,
     queue: Queue,
+    told: Cell<bool>,
+    places: Places,
+    stack: Stack,
     metrics: BalancerMetrics,
+}
+
+/// What a balancer is for, as metrics name it and its endpoints.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// The balancer.
+    pub balance: Place,
+    /// Its endpoints.
+    pub endpoint: Place,
+}
+
+/// How long requests may wait for an endpoint, and how many at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// So many.
+    pub capacity: usize,
+    /// So long.
+    pub failfast: Duration,
 }
 
 /// Requests that wait for a ready endpoint.
@@ -56,18 +79,25 @@ struct Queue {
 
 impl Balancer {
     /// Follows the endpoints of `path`.
-    pub fn new(worker: Rc<Worker>, path: Arc<str>, ewma: Ewma, metrics: BalancerMetrics) -> Rc<Self> {
-        let direction = &worker.config.outbound.direction;
+    pub fn new(
+        worker: Rc<Worker>,
+        path: Arc<str>,
+        ewma: Ewma,
+        places: Places,
+        patience: Patience,
+        metrics: BalancerMetrics,
+    ) -> Rc<Self> {
         let queue = Queue {
             waiting: Cell::new(0),
             since: Cell::new(None),
             failfast: Cell::new(false),
-            capacity: direction.queue_capacity,
-            timeout: direction.failfast,
+            capacity: patience.capacity,
+            timeout: patience.failfast,
         };
-        metrics.set_timeout(queue.timeout);
         let watch = RefCell::new(worker.discovery.endpoints(&path));
-        Rc::new(Self { worker, path, ewma, watch, endpoints: RefCell::default(), ready: Rc::default(), queue, metrics })
+        let stack = worker.stacks.stand(places.balance);
+        let (endpoints, ready, told) = (RefCell::default(), Rc::default(), Cell::new(false));
+        Rc::new(Self { worker, path, ewma, watch, endpoints, ready, queue, told, places, stack, metrics })
     }
 
     /// What is discovered.
@@ -85,11 +115,23 @@ impl Balancer {
     /// there is no other, and a request that has tried all there are does not wait.
     pub async fn pick(&self, except: &[SocketAddr]) -> Result<Rc<Endpoint>, Cause> {
         if let Some(endpoint) = self.try_pick(except) {
+            self.metrics.passed();
+            self.stack.ready();
             return Ok(endpoint);
         }
         if self.queue.failfast.get() || self.queue.waiting.get() >= self.queue.capacity {
+            self.stack.failed();
             return Err(Cause::LoadShed);
         }
+        self.stack.not_ready();
+        let since = net::now();
+        let picked = self.wait().await;
+        self.stack.waited(net::now().duration_since(since), picked.is_ok());
+        picked
+    }
+
+    /// Waits for an endpoint that is ready.
+    async fn wait(&self) -> Result<Rc<Endpoint>, Cause> {
         let _waiting = Waiting::enter(self);
         loop {
             let since = self.queue.since.get().unwrap_or_else(net::now);
@@ -145,41 +187,53 @@ impl Balancer {
         }
         let Some(set) = watch.borrow_and_update().clone() else { return };
         let mut endpoints = self.endpoints.borrow_mut();
+        let mut added = 0;
         let before: BTreeMap<SocketAddr, Rc<Endpoint>> = endpoints.drain(..).map(|e| (e.addr(), e)).collect();
         for (addr, found) in &set.endpoints {
             let known = before.get(addr).filter(|e| Arc::ptr_eq(e.endpoint(), found));
             endpoints.push(match known {
                 Some(endpoint) => endpoint.clone(),
                 None => {
-                    let settings = Settings { ewma: self.ewma, authority: Some(self.path.clone()), ready: self.ready.clone() };
+                    added += usize::from(!before.contains_key(addr));
+                    let settings = Settings {
+                        ewma: self.ewma,
+                        authority: Some(self.path.clone()),
+                        ready: self.ready.clone(),
+                        place: self.places.endpoint,
+                        counted: Some(self.metrics.endpoints().clone()),
+                    };
                     Endpoint::new(self.worker.clone(), found.clone(), settings)
                 }
             });
         }
-        self.metrics.updated(&before, &endpoints);
+        let removed = before.keys().filter(|addr| !set.endpoints.contains_key(addr)).count();
+        if added + removed > 0 || !self.told.get() {
+            self.metrics.updated(endpoints.len(), added, removed, !self.told.replace(true));
+        }
     }
 }
 
 /// One request that waits.
-struct Waiting<'a>(&'a Balancer);
+struct Waiting<'a> {
+    balancer: &'a Balancer,
+    _queued: Queued<'a>,
+}
 
 impl<'a> Waiting<'a> {
     fn enter(balancer: &'a Balancer) -> Self {
         let queue = &balancer.queue;
         queue.waiting.set(queue.waiting.get() + 1);
-        balancer.metrics.queued(queue.waiting.get());
         if queue.since.get().is_none() {
             queue.since.set(Some(net::now()));
         }
-        Self(balancer)
+        Self { balancer, _queued: balancer.metrics.queue() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let queue = &self.0.queue;
+        let queue = &self.balancer.queue;
         queue.waiting.set(queue.waiting.get() - 1);
-        self.0.metrics.unqueued(queue.waiting.get());
         if queue.waiting.get() == 0 {
             queue.since.set(None);
         }

@@ -224,6 +224,9 @@ fn cores(v: &mut Vars) -> Cores {
 
 impl Inbound {
     fn read(v: &mut Vars) -> Self {
+        if v.text("INBOUND_METRICS_AUTHORITY_LABELS").is_some_and(|value| value == "unsafe") {
+            v.warn("INBOUND_METRICS_AUTHORITY_LABELS", "labels that any client can make up are not supported by this version");
+        }
         let direction = Direction::read(v, &transport::INBOUND);
         Self {
             listen: v.or("INBOUND_LISTEN_ADDR", parsed, ([0, 0, 0, 0], 4143).into()),

@@ -221,3 +221,59 @@ fn suffixes_and_listeners() {
     assert_eq!(listen_addrs("127.0.0.1:4140,[::1]:4140").unwrap().len(), 2);
     assert!(ips("").unwrap().is_empty());
 }
+
+/// Names of variables that are read, with a value that each takes.
+const SOME: [(&str, &str); 12] = [
+    ("INBOUND_LISTEN_ADDR", "[::]:4143"),
+    ("OUTBOUND_LISTEN_ADDRS", "127.0.0.1:4140,[::1]:4140"),
+    ("OUTBOUND_CONNECT_TIMEOUT", "1s"),
+    ("SHUTDOWN_ENDPOINT_ENABLED", "true"),
+    ("INBOUND_IPS", "10.0.0.1,fd00::1"),
+    ("INBOUND_PORTS", "1,2-3"),
+    ("DESTINATION_PROFILE_NETWORKS", "10.0.0.0/8"),
+    ("DESTINATION_PROFILE_SUFFIXES", "svc.cluster.local."),
+    ("DESTINATION_SVC_ADDR", "localhost.:1"),
+    ("INBOUND_DEFAULT_POLICY", "deny"),
+    ("OUTBOUND_CONNECT_EXP_BACKOFF_JITTER", "0.5"),
+    ("IDENTITY_LOCAL_NAME", "a.b"),
+];
+
+proptest::proptest! {
+    #[test]
+    fn hostile_values_are_named_and_change_nothing_else(
+        at in 0..SOME.len(), flip in 0usize..20, to in proptest::prelude::any::<char>(), garbage in ".{0,40}", mutate in proptest::prelude::any::<bool>(),
+    ) {
+        let (name, good) = SOME[at];
+        let mut value: Vec<char> = if mutate { good.chars().collect() } else { garbage.chars().collect() };
+        if let Some(c) = value.get_mut(flip) {
+            *c = to;
+        }
+        let value: String = value.into_iter().collect();
+        let told = wrong(parse(&[(name, &value)]));
+        proptest::prop_assert_eq!(&told, &wrong(parse(&[(name, &value)])), "stable");
+        // A variable may be what makes another one wrong (a name that is only needed elsewhere), but only that one.
+        let related = |other: &str| other == name || (name.ends_with("_ADDR") && other == name.replace("_ADDR", "_NAME"));
+        proptest::prop_assert!(told.iter().all(|other| related(other)), "{}={:?}: {:?}", name, value, told);
+    }
+
+    #[test]
+    fn single_values_are_parsed_or_refused(text in proptest::prop_oneof![".{0,60}", "[0-9a-f:.,/ smhd-]{0,40}", "(([0-9]{1,5}-?){1,2},){0,200}"]) {
+        proptest::prop_assert!(listen_addrs(&text).is_ok_and(|a| (1..=2).contains(&a.len())) || listen_addrs(&text).is_err());
+        proptest::prop_assert!(vars::jitter(&text).is_ok_and(|j| (0.0..=100.0).contains(&j)) || vars::jitter(&text).is_err());
+        if let Ok(found) = ips(&text) {
+            let written = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            proptest::prop_assert_eq!(ips(&written).unwrap(), found);
+        }
+        if let Ok(found) = vars::suffixes(&text) {
+            proptest::prop_assert!(found.iter().all(|s| !s.ends_with('.') && s.to_ascii_lowercase() == *s));
+        }
+        if let Ok(Some(found)) = time_or_none(&text) {
+            proptest::prop_assert_eq!(time(&text).unwrap(), found);
+            if found < Duration::from_secs(1 << 40) {
+                proptest::prop_assert_eq!(time(&format!("{}ms", found.as_millis())).unwrap(), found);
+            }
+        }
+        proptest::prop_assert_eq!(boolean(&text).is_ok(), text == "true" || text == "false");
+        let _ = vars::dns_identity(&text);
+    }
+}

@@ -5,6 +5,7 @@
 //! speaks first decides.
 
 pub mod http;
+pub mod metrics;
 pub mod tls;
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     net::{self, Instant},
 };
 use bytes::Bytes;
+use http::Verdict;
 use std::{
     future::poll_fn,
     io,
@@ -94,6 +96,33 @@ fn poll_spoken(server: &mut Io, cx: &mut Context<'_>) -> Poll<()> {
 
 fn by_client(said: Buffer, server: Option<Io>) -> First {
     if said.is_empty() { First::Ended } else { First::Client(said, server) }
+}
+
+/// Whether what decided came in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It did, or the client has ended.
+    InTime,
+    /// It didn't.
+    TooLate,
+}
+
+/// Tells HTTP from other protocols, reading on for as long as that is unclear; what never becomes clear is not HTTP.
+pub async fn settle(client: &mut Io, buffer: &mut Buffer, deadline: Instant) -> io::Result<(Verdict, Ended)> {
+    loop {
+        let verdict = http::verdict(buffer);
+        if verdict != Verdict::Unclear {
+            return Ok((verdict, Ended::InTime));
+        }
+        match until(deadline, more(client, buffer)).await {
+            Some(read) => {
+                if read? == 0 {
+                    return Ok((Verdict::NotHttp, Ended::InTime));
+                }
+            }
+            None => return Ok((Verdict::NotHttp, Ended::TooLate)),
+        }
+    }
 }
 
 /// Reads more of the first bytes; zero: the client has ended.

@@ -4,22 +4,29 @@ use crate::{
     config::{Backoff, ControlAddr, Direction, StreamLimits},
     dns::{Dns, DnsError},
     http::channel::{Channel, ChannelError, Meter},
-    net::{self, SocketOptions},
-    observe::Registry,
+    net::{self, FirstWord, SocketOptions},
+    observe::{
+        Labels, Registry,
+        balancer::{self, BalancerMetrics},
+    },
     secure::{
-        Material,
+        self, Material,
         control::{self, TlsError},
     },
 };
 use homarus_identity::TrustAnchors;
 use rand::seq::SliceRandom;
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, watch};
 
 /// Connections to one part of the control plane, at most. Each carries as many streams as the server allows.
 const MAX_CONNECTIONS: usize = 16;
 /// Tries that are told at warning level, one in so many.
 const TOLD_FAILURES: u32 = 10;
+
+/// Whoever waits so long for a connection is told by the metrics that the gate is shut (proxy-wire §4). Nobody is refused:
+/// what was known stays in use.
+const FAILFAST: Duration = Duration::from_secs(30);
 
 /// Whom we are and whom we believe, as it changes.
 #[derive(Clone, Debug)]
@@ -77,6 +84,9 @@ pub struct Control {
     dns: Arc<Dns>,
     peers: Peers,
     meter: Arc<Meter>,
+    balance: BalancerMetrics,
+    /// The addresses behind the name, as far as metrics know.
+    resolved: parking_lot::Mutex<BTreeSet<SocketAddr>>,
     channels: Mutex<Vec<Channel>>,
 }
 
@@ -92,6 +102,8 @@ impl Control {
         registry: &Registry,
     ) -> Self {
         let meter = Meter::new(registry, &addr.label(), addr.tls.as_ref());
+        let labels = Labels::new().with("addr", addr.label());
+        let balance = BalancerMetrics::new(balancer::control(name), registry, &labels, FAILFAST);
         Self {
             name,
             addr,
@@ -102,6 +114,8 @@ impl Control {
             dns,
             peers,
             meter,
+            balance,
+            resolved: parking_lot::Mutex::default(),
             channels: Mutex::default(),
         }
     }
@@ -128,8 +142,9 @@ impl Control {
     /// A connection with room for a stream. Tries until there is one; whoever asks meanwhile waits for the same.
     pub async fn channel(&self) -> Channel {
         self.introduced().await;
+        let _queued = self.balance.queue();
         let mut channels = self.channels.lock().await;
-        let mut failures = 0;
+        let (begun, mut failures, mut shut) = (net::now(), 0, false);
         loop {
             channels.retain_mut(|c| c.has_room() || c.users() > 1);
             if let Some(with_room) = channels.iter_mut().position(Channel::has_room) {
@@ -139,8 +154,11 @@ impl Control {
                 // All are full: the request waits for a stream to end.
                 return channels[0].clone();
             }
-            match self.connect().await {
+            match self.dial().await {
                 Ok(channel) => {
+                    if shut {
+                        self.balance.gate_open();
+                    }
                     if failures > 0 {
                         tracing::info!(client = self.name, addr = %self.addr.label(), "connected to the control plane again");
                     }
@@ -148,6 +166,10 @@ impl Control {
                 }
                 Err(error) => {
                     self.tell(failures, &error);
+                    if !shut && net::now().duration_since(begun) >= FAILFAST {
+                        self.balance.gate_shut();
+                        shut = true;
+                    }
                     net::sleep(self.backoff(failures)).await;
                     failures = failures.saturating_add(1);
                 }
@@ -169,11 +191,19 @@ impl Control {
         self.channels.lock().await.retain(|c| !c.is_same(channel));
     }
 
-    /// A connection of its own. Each address is tried once, in random order.
+    /// A connection of its own.
     pub async fn connect(&self) -> Result<Channel, ConnectError> {
+        let _queued = self.balance.queue();
+        self.dial().await
+    }
+
+    /// Each address is tried once, in random order.
+    async fn dial(&self) -> Result<Channel, ConnectError> {
         let authority = self.addr.text.parse().map_err(|_| ConnectError::Authority(self.addr.text.clone()))?;
         let mut addrs = self.dns.resolve(self.name, &self.addr).await?;
+        self.count_resolved(&addrs);
         addrs.shuffle(&mut rand::rng());
+        let _pending = self.balance.endpoints().count(false);
         let mut last = Err(ConnectError::Dns(DnsError::Empty(self.addr.label())));
         for addr in addrs {
             last = self.connect_to(addr, &authority).await;
@@ -184,30 +214,57 @@ impl Control {
         last
     }
 
+    fn count_resolved(&self, addrs: &[SocketAddr]) {
+        let now: BTreeSet<SocketAddr> = addrs.iter().copied().collect();
+        let mut before = self.resolved.lock();
+        let (added, removed) = (now.difference(&before).count(), before.difference(&now).count());
+        if added + removed > 0 {
+            self.balance.updated(now.len(), added, removed, before.is_empty());
+            *before = now;
+        }
+    }
+
     /// Connects within the one time limit that covers TCP, TLS and the first frames.
     async fn connect_to(&self, addr: SocketAddr, authority: &http::uri::Authority) -> Result<Channel, ConnectError> {
         let connecting = async {
             let failed = |source| ConnectError::Connect { addr, source };
-            let socket = net::connect(addr, &self.options, self.timeout).await.map_err(failed)?;
+            let socket = net::connect(addr, &self.options, self.timeout, FirstWord::Ours).await.map_err(failed)?;
             let Some(server) = &self.addr.tls else {
-                return self.start(socket, addr, authority).await;
+                return self.start(socket, addr, authority, std::future::pending()).await;
             };
             let (anchors, material) = (self.peers.anchors.borrow().clone(), self.peers.material.borrow().clone());
             let failed = |source| ConnectError::Tls { addr, source };
             let stream = control::connect(socket, server, anchors, material).await.map_err(failed)?;
-            self.start(stream, addr, authority).await
+            let distrusted = secure::distrusted(stream.peer_chain(), self.peers.anchors.clone());
+            self.start(stream, addr, authority, distrusted).await
         };
         let timed_out = || ConnectError::Connect { addr, source: io::ErrorKind::TimedOut.into() };
         net::timeout(self.timeout, connecting).await.ok_or_else(timed_out)?
     }
 
-    async fn start<IO>(&self, io: IO, addr: SocketAddr, authority: &http::uri::Authority) -> Result<Channel, ConnectError>
+    /// Begins HTTP/2. The connection ends with its server's or our own wish, or when the server is `distrusted`.
+    async fn start<IO>(
+        &self,
+        io: IO,
+        addr: SocketAddr,
+        authority: &http::uri::Authority,
+        distrusted: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Channel, ConnectError>
     where
         IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let begun = Channel::begin(io, authority.clone(), self.meter.clone()).await;
         let (channel, carry) = begun.map_err(|source| ConnectError::Http { addr, source })?;
-        tokio::spawn(carry);
+        let ready = self.balance.endpoints().count(true);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = carry => {}
+                () = distrusted => {
+                    tracing::info!(%addr, "connection to the control plane ended: the trust anchors have changed, and its server is no longer believed");
+                }
+            }
+            drop(ready);
+        });
         Ok(channel)
     }
 }

@@ -63,7 +63,12 @@ pub enum Outbound {
     /// The control plane refuses to speak of it: close, and say why.
     Refused(Arc<str>),
     /// What it says can't be read: HTTP requests get 500, other connections are closed.
-    Invalid(Arc<str>),
+    Invalid {
+        /// What can't be read, and what to try.
+        why: Arc<str>,
+        /// What could be read says that requests must not be looked for.
+        opaque: bool,
+    },
 }
 
 /// The endpoints of one backend.

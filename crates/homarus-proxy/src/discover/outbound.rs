@@ -7,7 +7,7 @@ use homarus_wire::{
         destination::{GetDestination, destination_client::DestinationClient},
         outbound::{TrafficSpec, outbound_policies_client::OutboundPoliciesClient, traffic_spec},
     },
-    decode,
+    decode::{self, DecodeError},
 };
 use std::{net::SocketAddr, sync::Arc};
 use tonic::{Code, Status};
@@ -75,13 +75,15 @@ pub(super) fn merge(addr: SocketAddr, profile: &ProfileAnswer, policy: &PolicyAn
         ProfileAnswer::Known(profile) => Some(profile.clone()),
         ProfileAnswer::None | ProfileAnswer::Unreadable(_) => None,
     };
+    let opaque = known.as_ref().is_some_and(|profile| profile.opaque_protocol);
+    let invalid = |why: &Arc<str>| Outbound::Invalid { why: why.clone(), opaque };
     let policy = match (policy, profile) {
         (PolicyAnswer::Pending, _) => return None,
         (PolicyAnswer::Refused(why), _) => return Some(Outbound::Refused(why.clone())),
-        (PolicyAnswer::Unreadable(why), _) => return Some(Outbound::Invalid(why.clone())),
+        (PolicyAnswer::Unreadable(why), _) => return Some(invalid(why)),
         (PolicyAnswer::Known(policy), _) => policy.clone(),
         // The endpoint's identity may stand in what can't be read: going on would mean to go on without TLS.
-        (PolicyAnswer::Unknown, ProfileAnswer::Unreadable(why)) => return Some(Outbound::Invalid(why.clone())),
+        (PolicyAnswer::Unknown, ProfileAnswer::Unreadable(why)) => return Some(invalid(why)),
         (PolicyAnswer::Unknown, _) => {
             let endpoint = known.as_ref().and_then(|p| p.endpoint.clone());
             Arc::new(match endpoint {
@@ -111,7 +113,7 @@ async fn watch_profile(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(ProfileAn
         Err(error) if known => episode.unreadable(&error, "the profile known so far stays in use"),
         Err(error) => {
             episode.unreadable(&error, "connections that depend on the profile are refused");
-            tell(ProfileAnswer::Unreadable(format!("unreadable profile of {addr}: {error}").into()));
+            tell(ProfileAnswer::Unreadable(unreadable("profile", addr, &error)));
         }
     })
     .await;
@@ -133,7 +135,7 @@ async fn watch_policy(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(PolicyAnsw
         }
         Err(error) => {
             episode.unreadable(&error, "connections to the destination are refused");
-            tell(PolicyAnswer::Unreadable(format!("unreadable policy of {addr}: {error}").into()));
+            tell(PolicyAnswer::Unreadable(unreadable("policy", addr, &error)));
         }
     })
     .await;
@@ -141,6 +143,12 @@ async fn watch_policy(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(PolicyAnsw
         Code::NotFound | Code::Unimplemented => PolicyAnswer::Unknown,
         _ => PolicyAnswer::Refused(refusal(addr, &status)),
     });
+}
+
+/// What the application is told, who can't do anything about it but ask somebody who can.
+fn unreadable(what: &str, addr: SocketAddr, error: &DecodeError) -> Arc<str> {
+    format!("unreadable {what} of {addr}: {error}; look at the Service and the routes there, and at the control plane's version")
+        .into()
 }
 
 fn refusal(addr: SocketAddr, status: &Status) -> Arc<str> {

@@ -3,8 +3,8 @@
 use crate::{
     fault::Cause,
     io::{Io, TransportMetrics},
-    net::{self, SocketOptions},
-    secure::{self, EndpointTls, HandshakeError, Peer},
+    net::{self, FirstWord, SocketOptions},
+    secure::{self, EndpointTls, HandshakeError, Trust},
 };
 use homarus_model::Authority;
 use homarus_wire::transport::{Header, Session};
@@ -33,6 +33,8 @@ pub struct Target {
     pub limit: Duration,
     /// What is counted.
     pub metrics: Rc<TransportMetrics>,
+    /// What connections with its proxy stand on.
+    pub trust: Rc<Trust>,
 }
 
 /// Why there is no connection. Nothing of a request was sent: it may be tried elsewhere.
@@ -50,19 +52,14 @@ pub enum ConnectError {
     /// Connecting there would come back to this proxy.
     #[error("connect to {0} refused: it is this proxy itself")]
     Loop(SocketAddr),
-}
-
-/// A connection that is ready for use.
-pub struct Connected {
-    /// Its bytes.
-    pub io: Io,
-    /// Who is there, if it is meshed.
-    pub peer: Option<Peer>,
+    /// Nobody wants the endpoint any more.
+    #[error("the endpoint has gone")]
+    Canceled,
 }
 
 impl Target {
     /// Connects. `session` is what will be spoken, if the endpoint's proxy need not detect it.
-    pub async fn connect(&self, session: Option<Session>) -> Result<Connected, ConnectError> {
+    pub async fn connect(&self, session: Option<Session>) -> Result<Io, ConnectError> {
         if self.addr.ip().is_loopback() {
             return Err(ConnectError::Loop(self.addr));
         }
@@ -73,15 +70,17 @@ impl Target {
         }
     }
 
-    async fn establish(&self, to: SocketAddr, session: Option<Session>) -> Result<Connected, ConnectError> {
-        let tcp = net::connect(to, &self.socket, self.limit).await.map_err(|error| ConnectError::Tcp(to, error))?;
+    async fn establish(&self, to: SocketAddr, session: Option<Session>) -> Result<Io, ConnectError> {
+        let first = if self.tls.is_some() || session.is_some() { FirstWord::Ours } else { FirstWord::Open };
+        let tcp = net::connect(to, &self.socket, self.limit, first).await.map_err(|error| ConnectError::Tcp(to, error))?;
         let Some(tls) = &self.tls else {
             let mut io = Io::from(tcp);
             io.count(self.metrics.clone());
-            return Ok(Connected { io, peer: None });
+            return Ok(io);
         };
         let (stream, peer) = Box::pin(secure::connect(tcp, tls, self.limit)).await.map_err(|error| ConnectError::Tls(to, error))?;
-        let mut io = Io::from(stream);
+        let standing = self.trust.standing(&stream, &peer);
+        let mut io = Io::meshed(stream, standing.as_ref());
         if peer.transport_header
             && let Some(header) = self.header(session)
         {
@@ -91,7 +90,7 @@ impl Target {
             poll_fn(|cx| io.poll_write_from(cx, &[IoSlice::new(&header)])).await.map_err(|error| ConnectError::Tcp(to, error))?;
         }
         io.count(self.metrics.clone());
-        Ok(Connected { io, peer: Some(peer) })
+        Ok(io)
     }
 
     /// The header for this endpoint, if one is to be sent (proxy-wire §7.3).
@@ -108,10 +107,11 @@ impl ConnectError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Tcp(_, error) if error.kind() == io::ErrorKind::TimedOut => Cause::ConnectTimeout(error.to_string()),
-            Self::Tcp(_, error) => Cause::Connect(io::Error::new(error.kind(), error.to_string())),
+            Self::Tcp(_, error) => Cause::connect(io::Error::new(error.kind(), error.to_string())),
             Self::Timeout(_, limit) => Cause::ConnectTimeout(format!("connect timed out after {limit:?}")),
-            Self::Tls(_, error) => Cause::Connect(io::Error::other(error.to_string())),
-            Self::Loop(_) => Cause::Connect(io::Error::new(io::ErrorKind::ConnectionRefused, self.to_string())),
+            Self::Tls(_, error) => Cause::connect(io::Error::other(error.to_string())),
+            Self::Loop(_) => Cause::connect(io::Error::new(io::ErrorKind::ConnectionRefused, self.to_string())),
+            Self::Canceled => Cause::connect(io::Error::other(self.to_string())),
         }
     }
 }

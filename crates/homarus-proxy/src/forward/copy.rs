@@ -2,8 +2,8 @@
 
 use crate::{buffers::Buffer, io::Io};
 use std::{
-    future::poll_fn,
     io::{self, IoSlice},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -74,13 +74,29 @@ impl Way {
     }
 }
 
-/// Copies until both directions have ended or one fails; then both connections are gone.
-pub async fn both(mut a: Io, mut b: Io) -> io::Result<()> {
-    let (mut there, mut back) = (Way::new(), Way::new());
-    poll_fn(|cx| {
-        let one = there.poll(cx, &mut a, &mut b)?;
-        let other = back.poll(cx, &mut b, &mut a)?;
+/// Copies until both directions have ended, one fails, or a peer is no longer believed; then both connections are gone.
+pub fn both(a: Io, b: Io) -> Both {
+    Both { a, b, there: Way::new(), back: Way::new() }
+}
+
+/// Bytes on their way between two connections. A future by hand: an idle connection is little more than this.
+pub struct Both {
+    a: Io,
+    b: Io,
+    there: Way,
+    back: Way,
+}
+
+impl Future for Both {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { a, b, there, back } = &mut *self;
+        if a.is_lost() || b.is_lost() {
+            return Poll::Ready(Ok(()));
+        }
+        let one = there.poll(cx, a, b)?;
+        let other = back.poll(cx, b, a)?;
         if one.is_ready() && other.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    })
-    .await
+    }
 }

@@ -15,7 +15,22 @@ use std::{
 pub const REPLAY_BYTES: usize = 64 * 1024;
 
 /// A body, or what is left of it.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    frames: Option<Rc<dyn Frames>>,
+}
+
+/// Learns the sizes of a body's data frames.
+pub trait Frames {
+    /// A frame of so many bytes has come.
+    fn frame(&self, bytes: usize);
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, frames: None }
+    }
+}
 
 enum Kind {
     Empty,
@@ -69,29 +84,37 @@ impl BodyError {
 impl Body {
     /// No body.
     pub fn empty() -> Self {
-        Self(Kind::Empty)
+        Kind::Empty.into()
+    }
+
+    /// The same body, whose frames are counted.
+    pub fn counted(mut self, frames: Rc<dyn Frames>) -> Self {
+        if !self.is_end() {
+            self.frames = Some(frames);
+        }
+        self
     }
 
     /// A body of these bytes.
     pub fn full(bytes: Bytes) -> Self {
-        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
+        if bytes.is_empty() { Kind::Empty.into() } else { Kind::Full(bytes).into() }
     }
 
     pub(super) fn http1_request(incoming: h1::server::Incoming) -> Self {
-        Self(Kind::Http1Request(incoming))
+        Kind::Http1Request(incoming).into()
     }
 
     pub(super) fn http1_response(incoming: h1::client::Incoming) -> Self {
-        Self(Kind::Http1Response(Box::new(incoming)))
+        Kind::Http1Response(Box::new(incoming)).into()
     }
 
     pub(super) fn http2(incoming: h2::Incoming) -> Self {
-        Self(Kind::Http2(incoming))
+        Kind::Http2(incoming).into()
     }
 
     /// The same body, and the means to send it again. What passes is kept, up to [`REPLAY_BYTES`].
     pub fn replayable(self) -> (Self, Again) {
-        match self.0 {
+        match self.kind {
             Kind::Empty => (self, Again::Empty),
             Kind::Full(ref bytes) => {
                 let again = Again::Full(bytes.clone());
@@ -99,18 +122,26 @@ impl Body {
             }
             _ => {
                 let replay = Rc::new(RefCell::new(Replay { inner: self, kept: Vec::new(), kept_bytes: 0, lost: false }));
-                (Self(Kind::Replay(Replayed { replay: replay.clone(), at: 0 })), Again::Replay(replay))
+                (Kind::Replay(Replayed { replay: replay.clone(), at: 0 }).into(), Again::Replay(replay))
             }
         }
     }
 
     /// The next part; none is the end.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        match &mut self.0 {
+        let frame = ready!(self.poll_next(cx));
+        if let (Some(frames), Some(Ok(Frame::Data(data)))) = (&self.frames, &frame) {
+            frames.frame(data.len());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
-                self.0 = Kind::Empty;
+                self.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::Data(bytes))))
             }
             Kind::Http1Request(incoming) => incoming.poll_frame(cx),
@@ -136,7 +167,7 @@ impl Body {
 
     /// Whether nothing more will come; false only means that it isn't known.
     pub fn is_end(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) => false,
             Kind::Http1Request(incoming) => incoming.is_end(),
@@ -148,7 +179,7 @@ impl Body {
 
     /// How many bytes will come, if that is known.
     pub fn exact_len(&self) -> Option<u64> {
-        match &self.0 {
+        match &self.kind {
             Kind::Empty => Some(0),
             Kind::Full(bytes) => Some(bytes.len() as u64),
             Kind::Http1Request(incoming) => incoming.exact_len(),
@@ -175,7 +206,7 @@ impl Again {
         match self {
             Self::Empty => Some(Body::empty()),
             Self::Full(bytes) => Some(Body::full(bytes.clone())),
-            Self::Replay(replay) if !replay.borrow().lost => Some(Body(Kind::Replay(Replayed { replay: replay.clone(), at: 0 }))),
+            Self::Replay(replay) if !replay.borrow().lost => Some(Kind::Replay(Replayed { replay: replay.clone(), at: 0 }).into()),
             Self::Replay(_) => None,
         }
     }

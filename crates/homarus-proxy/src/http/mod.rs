@@ -1,6 +1,6 @@
-//! The HTTP engine, both roles: the only place that names hyper or h2.
+//! The HTTP engine, both roles: the only place that names h2.
 //!
-//! HTTP/1 is our own: a codec without I/O (`h1::{head, chunked, framing}`), and two loops around it that hold a buffer only
+//! HTTP/1 is our own: a codec without I/O (`h1::{head, framing}`), and two loops around it that hold a buffer only
 //! while bytes are in it. HTTP/2 is the `h2` crate without anything around it. Stages see [`Request`], [`Response`] and the
 //! concrete [`Body`].
 //!
@@ -16,12 +16,12 @@ pub mod h1;
 pub mod h2;
 pub mod headers;
 
-pub use body::{Again, Body, BodyError, Frame};
+pub use body::{Again, Body, BodyError, Frame, Frames};
 
-use crate::io::Io;
+use crate::{io::Io, secure::Standing};
 use ::http::{StatusCode, Version};
 use homarus_daemon::drain::Drain;
-use std::time::SystemTime;
+use std::rc::Rc;
 
 /// The head of a request.
 pub type RequestHead = ::http::request::Parts;
@@ -90,26 +90,33 @@ impl Tally for () {
 #[derive(Clone)]
 pub struct Ending {
     drain: Drain,
-    expires: Option<SystemTime>,
+    standing: Option<Rc<Standing>>,
 }
 
 impl Ending {
-    /// When the process does, or when the peer's certificate ends: no connection outlives that.
-    pub fn new(drain: Drain, expires: Option<SystemTime>) -> Self {
-        Self { drain, expires }
+    /// When the process does, or when the client is no longer believed.
+    pub fn new(drain: Drain, io: &Io) -> Self {
+        Self { drain, standing: io.standing().cloned() }
     }
 
     /// Resolves when the connection has to end.
     pub async fn comes(&mut self) {
         tokio::select! {
             () = self.drain.signaled() => {}
-            () = crate::secure::expiry(self.expires) => {}
+            () = lost(self.standing.as_deref()) => {}
         }
     }
 
     /// Whether the connection has to end.
     pub fn has_come(&self) -> bool {
-        self.drain.is_signaled() || self.expires.is_some_and(|at| at <= SystemTime::now())
+        self.drain.is_signaled() || self.standing.as_ref().is_some_and(|standing| standing.is_lost())
+    }
+}
+
+async fn lost(standing: Option<&Standing>) {
+    match standing {
+        Some(standing) => standing.lost().await,
+        None => std::future::pending().await,
     }
 }
 

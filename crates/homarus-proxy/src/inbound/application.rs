@@ -10,24 +10,34 @@ use crate::{
             client::{Client as Http1, Send},
             pool::Pool,
         },
-        h2::{self, client::Client as Http2},
+        h2::{self, client::Client as Http2, shared::Shared},
         is_http2,
     },
     io::{Io, TransportMetrics},
-    net,
-    observe::Labels,
+    net::{self, FirstWord},
+    observe::{
+        Labels,
+        stack::{Place, Stack},
+    },
     worker::Worker,
 };
 use http::{Version, header};
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
 /// An application, and the connections to it.
 pub struct Application {
     worker: Rc<Worker>,
     target: SocketAddr,
     pool: Rc<Pool>,
-    http2: RefCell<Option<Http2>>,
+    http2: Rc<Shared<Fault>>,
+    me: Weak<Self>,
     metrics: Rc<TransportMetrics>,
+    stack: Stack,
     /// The application is the proxy itself.
     admin: Option<Arc<Admin>>,
 }
@@ -48,18 +58,20 @@ impl Application {
         let direction = &worker.config.inbound.direction;
         let labels = Labels::new().with("direction", "inbound").with("peer", "dst");
         let labels = labels.with("tls", "no_identity").with("no_tls_reason", "loopback");
-        Rc::new(Self {
+        Rc::new_cyclic(|me| Self {
+            me: me.clone(),
             worker: worker.clone(),
             target,
             pool: Pool::new(direction.max_idle_conns, direction.idle_timeout),
-            http2: RefCell::default(),
+            http2: Shared::new(),
             metrics: metrics::transport(&worker.registry, &labels),
+            stack: worker.stacks.stand(Place::InboundLogical),
             admin,
         })
     }
 
     /// A new connection.
-    pub async fn open(&self) -> Result<Io, Fault> {
+    pub async fn open(&self, first: FirstWord) -> Result<Io, Fault> {
         if self.admin.is_some() {
             return Err(Fault::new(Cause::Unexpected("the admin server speaks HTTP only".into()), ""));
         }
@@ -69,7 +81,7 @@ impl Application {
             return Err(Fault::new(Cause::Unexpected(text), ""));
         }
         let limit: Duration = config.direction.connect_timeout;
-        match net::connect(self.target, &config.direction.connect_socket, limit).await {
+        match net::connect(self.target, &config.direction.connect_socket, limit, first).await {
             Ok(tcp) => {
                 let mut io = Io::from(tcp);
                 io.count(self.metrics.clone());
@@ -78,7 +90,7 @@ impl Application {
             Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
                 Err(self.fault(Cause::ConnectTimeout(format!("connect timed out after {limit:?}"))))
             }
-            Err(error) => Err(self.fault(Cause::Connect(error))),
+            Err(error) => Err(self.fault(Cause::connect(error))),
         }
     }
 
@@ -95,6 +107,7 @@ impl Application {
         absolute: bool,
         wants_upgrade: bool,
     ) -> Result<Answer, Fault> {
+        self.stack.ready();
         if let Some(admin) = &self.admin {
             return self.ask_admin(admin, client, head, body).await;
         }
@@ -133,31 +146,35 @@ impl Application {
         let own = head.version == Version::HTTP_10 || wants_upgrade || absolute || hostless;
         let client = match if own { None } else { self.pool.take() } {
             Some(client) => client,
-            None => Http1::new(self.open().await.map_err(Failed::Connect)?),
+            None => Http1::new(self.open(FirstWord::Ours).await.map_err(Failed::Connect)?),
         };
         let pool = (!own).then(|| Rc::downgrade(&self.pool));
         let got = client.send(Send { head, body, absolute, wants_upgrade, pool }).await.map_err(Failed::Send)?;
         Ok(Answer { head: got.head, body: got.body, tunnel: got.tunnel })
     }
 
+    async fn connect_http2(&self) -> Result<Http2, Fault> {
+        let io = self.open(FirstWord::Ours).await?;
+        let ours = &self.worker.config.inbound.direction.http2_client;
+        let settings = h2::Settings {
+            stream_window: Some(ours.stream_window),
+            connection_window: Some(ours.connection_window),
+            ..h2::Settings::default()
+        };
+        Http2::connect(io, &settings).await.map_err(|error| self.fault(Cause::Broken(error.to_string())))
+    }
+
     async fn send_http2(&self, head: RequestHead, body: Body) -> Result<Answer, Failed> {
-        let open = self.http2.borrow().clone().filter(Http2::is_open);
-        let client = match open {
-            Some(client) => client,
-            None => {
-                let io = self.open().await.map_err(Failed::Connect)?;
-                let ours = &self.worker.config.inbound.direction.http2_client;
-                let settings = h2::Settings {
-                    stream_window: Some(ours.stream_window),
-                    connection_window: Some(ours.connection_window),
-                    ..h2::Settings::default()
-                };
-                let client = Http2::connect(io, &settings).await;
-                let client = client.map_err(|error| Failed::Connect(self.fault(Cause::Broken(error.to_string()))))?;
-                *self.http2.borrow_mut() = Some(client.clone());
-                client
+        let connect = || {
+            let me = self.me.clone();
+            async move {
+                match me.upgrade() {
+                    Some(me) => me.connect_http2().await,
+                    None => Err(Fault::new(Cause::Unexpected("the application has gone".into()), "")),
+                }
             }
         };
+        let client = self.http2.client(connect).await.map_err(|fault| Failed::Connect((*fault).clone()))?;
         let (head, body) = client.send(head, body).await.map_err(Failed::Send)?;
         Ok(Answer { head, body, tunnel: None })
     }

@@ -20,13 +20,14 @@ impl Inbound {
             let mut io = Io::from(tcp);
             let Some((buffer, resumes)) = self.hello(&mut io).await? else { return Ok(None) };
             let (mut io, peer) = self.end_tls(io, buffer, Some(resumes)).await?;
-            if peer.identity.is_none() {
+            let Some(client) = &peer.identity else {
                 return Err(refused("direct connections must be mutually authenticated"));
-            }
+            };
             if !peer.transport_header {
                 return Err(refused("direct connections require transport header negotiation"));
             }
             let header = header(&mut io).await?;
+            self.headers.connection(&header, client);
             Ok(Some((io, peer, header)))
         };
         let settled = net::timeout(limit, Box::pin(work)).await.unwrap_or_else(|| Err(refused("transport header timed out")));
@@ -39,7 +40,7 @@ impl Inbound {
         }
         let target = SocketAddr::new(original_dst.ip(), header.port);
         let tls = ClientTls::Terminated(peer.identity);
-        let connection = Connection { io, client, tls, expires: peer.expires, target, port: self.port(target) };
+        let connection = Connection { io, client, tls, target, port: self.port(target) };
         self.tunneled(connection, header.session).await.map(Some)
     }
 

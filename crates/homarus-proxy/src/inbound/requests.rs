@@ -54,12 +54,13 @@ impl Requests {
     }
 
     async fn carry(&self, request: Request, upgrade: bool, absolute: bool, told: &mut Told) -> Result<Answer, Fault> {
-        let Request { mut head, body } = request;
+        let Request { mut head, mut body } = request;
         let policy = self.port.policy().await?;
         let grant =
             policy.request(&match_head(&head), self.client.ip(), &self.tls).inspect_err(|f| policy.metrics.http_error(f))?;
         grant.requests.request();
         grant.route.request();
+        body = body.counted(grant.clone());
         told.grant = Some(grant);
         match &self.client_id {
             Some(id) => _ = head.headers.insert(&headers::CLIENT_ID, id.clone()),
@@ -175,7 +176,7 @@ impl Told {
         }
     }
 
-    fn end(&mut self, error: &'static str) {
+    fn end(&mut self) {
         self.first();
         if std::mem::replace(&mut self.done, true) {
             return;
@@ -187,7 +188,7 @@ impl Told {
         if let Some(grant) = &self.grant {
             grant.requests.response(self.class);
             let elapsed = net::now().duration_since(self.started);
-            grant.route.ended(self.class.status.map_or(0, |s| s.as_u16()), self.class.grpc, error, elapsed, elapsed);
+            grant.route.ended(self.class.status.map(|s| s.as_u16()), self.class.grpc, elapsed, elapsed);
         }
     }
 }
@@ -196,7 +197,7 @@ impl Tally for Told {
     fn data(&mut self, bytes: usize) {
         self.first();
         if let Some(grant) = &self.grant {
-            grant.route.frame(bytes);
+            grant.route.response_frame(bytes);
         }
         if let Some(access) = &mut self.access {
             access.response_bytes += bytes as u64;
@@ -207,19 +208,19 @@ impl Tally for Told {
         if self.grpc {
             self.class.grpc = trailers.and_then(grpc_status).or(self.class.grpc);
         }
-        self.end("");
+        self.end();
     }
 
     fn failed(&mut self, error: &BodyError) {
         self.class.error = Some(Broken::of(error));
-        self.end("UNKNOWN");
+        self.end();
     }
 }
 
 impl Drop for Told {
     fn drop(&mut self) {
         if !self.done {
-            self.end("CANCEL");
+            self.end();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Facts of the process itself, read when they are asked for (proxy-traffic §7.4). What can't be read is left out.
 
+use super::registry::unit;
 use crate::secure::certify::Times;
 use std::{
     fmt::Write,
@@ -142,7 +143,8 @@ fn counter(out: &mut String, name: &str, help: &str, value: f64) {
 fn put(out: &mut String, name: &str, help: &str, kind: &str, suffix: &str, labels: &str, value: f64) {
     let help = help.trim_end_matches('.');
     // Writing to a String can't fail.
-    let _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name}{suffix}{labels} {value}\n");
+    let unit = unit(name).map(|unit| format!("# UNIT {name} {unit}\n")).unwrap_or_default();
+    let _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{unit}{name}{suffix}{labels} {value}\n");
 }
 
 fn read(path: &str) -> Option<String> {

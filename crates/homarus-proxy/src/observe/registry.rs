@@ -316,6 +316,9 @@ impl FamilyState {
             Kind::Histogram { .. } => "histogram",
         };
         let _ = write!(out, "# HELP {name} {help}{period}\n# TYPE {name} {kind_name}\n");
+        if let (Half::Open, Some(unit)) = (half, unit(name)) {
+            let _ = writeln!(out, "# UNIT {name} {unit}");
+        }
         for (labels, series) in &self.series {
             match kind {
                 Kind::Counter => sample(out, name, total, labels, None, series.sum(0).unwrap_or(0)),
@@ -324,6 +327,11 @@ impl FamilyState {
             }
         }
     }
+}
+
+/// The unit that a name ends with, if it has one (OpenMetrics).
+pub(super) fn unit(name: &str) -> Option<&'static str> {
+    ["seconds", "bytes"].into_iter().find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')))
 }
 
 fn render_histogram(out: &mut String, name: &str, labels: &Labels, series: &Series, bounds: &[Bound], scale: u64) {

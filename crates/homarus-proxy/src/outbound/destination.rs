@@ -1,6 +1,6 @@
 //! What one worker knows of one original destination: the policy, resolved, and what was seen there before.
 
-use super::metrics::DestinationMetrics;
+use super::metrics::{DestinationMetrics, Protocols};
 use crate::{
     discover::{self, Watched},
     fault::{Cause, Fault},
@@ -65,8 +65,10 @@ pub enum Kind {
     Grpc(Routes),
     /// Bytes.
     Opaque(Rc<Opaque>),
-    /// Nothing: the control plane refuses, or can't be understood.
+    /// Nothing: connections are closed.
     Refused(Arc<str>),
+    /// Nothing, but requests hear why: the policy can't be read, and doubt denies (proxy-wire §7.1).
+    Unreadable(Arc<str>),
 }
 
 impl Destination {
@@ -144,9 +146,11 @@ impl Destination {
                 let may_speculate = may_speculate(policy);
                 Resolved { kind: Kind::new(policy, profile.as_deref(), &backends), backends, may_speculate }
             }
-            discover::Outbound::Refused(why) | discover::Outbound::Invalid(why) => {
-                let parent = Arc::new(Meta::default_named("invalid"));
-                Resolved { backends: backends(&parent), kind: Kind::Refused(why.clone()), may_speculate: false }
+            discover::Outbound::Refused(why) | discover::Outbound::Invalid { why, opaque: true } => {
+                Resolved { backends: backends(&invalid()), kind: Kind::Refused(why.clone()), may_speculate: false }
+            }
+            discover::Outbound::Invalid { why, opaque: false } => {
+                Resolved { backends: backends(&invalid()), kind: Kind::Unreadable(why.clone()), may_speculate: false }
             }
         }
     }
@@ -172,6 +176,11 @@ impl Destination {
     }
 }
 
+/// The parent of what can't be read.
+fn invalid() -> Arc<Meta> {
+    Arc::new(Meta::default_named("invalid"))
+}
+
 /// Whether all routes lead to the backend of opaque connections, so that connecting it early changes nothing.
 fn may_speculate(policy: &ClientPolicy) -> bool {
     let Protocol::Detect { http1, http2, opaque, .. } = &policy.protocol else { return false };
@@ -186,6 +195,28 @@ fn may_speculate(policy: &ClientPolicy) -> bool {
 }
 
 impl Kind {
+    /// What is configured to be spoken, as metrics name it; none: nothing is.
+    pub fn protocol(&self) -> Option<Protocols> {
+        match self {
+            Self::Detect { .. } => Some(Protocols::Detect),
+            Self::Http1(_) => Some(Protocols::Http1),
+            Self::Http2(_) | Self::Grpc(_) => Some(Protocols::Http2),
+            Self::Opaque(_) => Some(Protocols::Opaque),
+            Self::Refused(_) | Self::Unreadable(_) => None,
+        }
+    }
+
+    /// What applies to connections that aren't HTTP.
+    pub fn opaque(&self) -> Result<&Rc<Opaque>, Cause> {
+        match self {
+            Self::Detect { opaque, .. } | Self::Opaque(opaque) => Ok(opaque),
+            Self::Http1(_) | Self::Http2(_) | Self::Grpc(_) => {
+                Err(Cause::InvalidPolicy("the destination has become HTTP; connect again".into()))
+            }
+            Self::Refused(why) | Self::Unreadable(why) => Err(Cause::InvalidPolicy(why.to_string())),
+        }
+    }
+
     fn new(policy: &ClientPolicy, profile: Option<&Profile>, backends: &Backends) -> Self {
         // The profile's word on opaque ports wins (proxy-wire §7.2).
         if profile.is_some_and(|p| p.opaque_protocol)
@@ -213,7 +244,7 @@ impl Kind {
             Self::Detect { http1, .. } => Ok(http1),
             Self::Http1(routes) | Self::Http2(routes) | Self::Grpc(routes) => Ok(routes),
             Self::Opaque(_) => Err(Cause::InvalidPolicy("the destination has become opaque; connect again".into())),
-            Self::Refused(why) => Err(Cause::InvalidPolicy(why.to_string())),
+            Self::Refused(why) | Self::Unreadable(why) => Err(Cause::InvalidPolicy(why.to_string())),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Metrics of one original destination (proxy-traffic §7.3 and §7.6).
 
 use crate::{
-    detect::http::Verdict,
+    detect::metrics::{self as detect, DetectMetrics, Detected},
     fault::{Cause, Fault},
     forward::metrics,
     io::TransportMetrics,
     observe::{
-        Counter, Family, Histogram, Labels, Registry, labels,
-        registry::{Half, Kind, SECONDS},
+        Counter, Family, Labels, Registry, labels,
+        registry::{Half, Kind},
     },
 };
 use homarus_model::{Meta, outbound::Refusal};
@@ -15,18 +15,10 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 static PROTOCOLS: Family = Family {
     name: "outbound_tcp_protocol_connections",
-    help: "Outbound TCP connections by protocol",
+    help: "Outbound TCP connections by protocol configuration",
     kind: Kind::Counter,
     half: Half::Open,
 };
-static DETECT_DURATION: Family = Family {
-    name: "outbound_tcp_detect_http_duration_seconds",
-    help: "How long it took to tell the protocol of a connection",
-    kind: Kind::Histogram { bounds: &[("0.001", 1_000), ("0.1", 100_000)], scale: SECONDS },
-    half: Half::Open,
-};
-static DETECT_RESULTS: Family =
-    Family { name: "outbound_tcp_detect_http_results", help: "What detection has come to", kind: Kind::Counter, half: Half::Open };
 static HTTP_ERRORS: Family = Family {
     name: "outbound_http_errors_total",
     help: "The total number of outbound HTTP requests that could not be processed due to a proxy error.",
@@ -52,13 +44,21 @@ pub struct DestinationMetrics {
 /// What is counted under the name of the policy's parent.
 struct Parent {
     meta: Arc<Meta>,
-    http1: Counter,
-    http2: Counter,
-    opaque: Counter,
-    detect_duration: Histogram,
-    not_http: Counter,
-    is_http1: Counter,
-    is_http2: Counter,
+    protocols: [Counter; 4],
+    detect: DetectMetrics,
+}
+
+/// What policies configure, as connections are counted by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// To be detected.
+    Detect,
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2, gRPC too.
+    Http2,
+    /// Bytes.
+    Opaque,
 }
 
 impl DestinationMetrics {
@@ -81,45 +81,25 @@ impl DestinationMetrics {
         }
         let parent = labels::ported(Labels::new(), "parent", meta);
         let protocol = |name| registry.counter(&PROTOCOLS, Labels::new().with("protocol", name).and(&parent));
-        let result = |name| registry.counter(&DETECT_RESULTS, Labels::new().with("result", name).and(&parent));
         *self.parent.borrow_mut() = Some(Parent {
             meta: meta.clone(),
-            http1: protocol("http/1"),
-            http2: protocol("http/2"),
-            opaque: protocol("opaq"),
-            detect_duration: registry.histogram(&DETECT_DURATION, parent.clone()),
-            not_http: result("not_http"),
-            is_http1: result("http/1"),
-            is_http2: result("http/2"),
+            protocols: ["detect", "http/1", "http/2", "opaq"].map(protocol),
+            detect: DetectMetrics::new(&detect::OUTBOUND, registry, &parent),
         });
     }
 
-    /// A connection whose protocol is known.
-    pub fn protocol(&self, name: &str) {
-        if let Some(parent) = &*self.parent.borrow() {
-            match name {
-                "http/1" => parent.http1.inc(),
-                "http/2" => parent.http2.inc(),
-                _ => parent.opaque.inc(),
-            }
+    /// A connection, by what is configured for it.
+    pub fn connection(&self, kind: &super::destination::Kind) {
+        if let (Some(parent), Some(protocol)) = (&*self.parent.borrow(), kind.protocol()) {
+            parent.protocols[protocol as usize].inc();
         }
     }
 
-    /// A connection whose protocol was detected.
-    pub fn detected(&self, verdict: Verdict, elapsed: Duration) {
-        let name = {
-            let parent = self.parent.borrow();
-            let Some(parent) = &*parent else { return };
-            parent.detect_duration.time(elapsed);
-            let (counter, name) = match verdict {
-                Verdict::Http1 => (&parent.is_http1, "http/1"),
-                Verdict::Http2 => (&parent.is_http2, "http/2"),
-                Verdict::NotHttp | Verdict::Unclear => (&parent.not_http, "opaq"),
-            };
-            counter.inc();
-            name
-        };
-        self.protocol(name);
+    /// A connection whose protocol was looked for.
+    pub fn detected(&self, detected: Detected, elapsed: Duration) {
+        if let Some(parent) = &*self.parent.borrow() {
+            parent.detect.observe(detected, elapsed);
+        }
     }
 
     /// A request failed in the proxy.

@@ -7,7 +7,10 @@ use crate::{
     http::{Body, BodyError, Handler, Request, RequestHead, Response, Tally, headers, is_http2},
     net::{self, Instant},
     observe::http::{grpc_status, h2_reason},
-    route::{Route, RouteBackend, metrics::Ended},
+    route::{
+        Route, RouteBackend,
+        metrics::{Ended, RouteMetrics},
+    },
     worker::{Admitted, Worker},
 };
 use homarus_model::route as matching;
@@ -24,12 +27,25 @@ pub struct Requests {
 /// What is told how a response gets on: its endpoint, its backend, its route.
 pub struct Told {
     exchange: Option<Exchange>,
-    route: Option<(Rc<Route>, Option<usize>)>,
+    route: Option<Routed>,
     started: Instant,
     ended: Ended,
     grpc: bool,
     done: bool,
     _admitted: Option<Admitted>,
+}
+
+/// Where a request went.
+struct Routed {
+    route: Rc<Route>,
+    backend: Option<usize>,
+    metrics: Rc<RouteMetrics>,
+}
+
+impl Routed {
+    fn backend(&self) -> Option<&RouteBackend> {
+        self.backend.and_then(|index| self.route.backend(index))
+    }
 }
 
 /// What has to be known of a request to the end.
@@ -50,11 +66,14 @@ impl Requests {
     async fn carry(&self, mut head: RequestHead, body: Body, asked: &Asked, told: &mut Told) -> Result<Reply, Fault> {
         let resolved = self.destination.resolved().await?;
         let routes = resolved.kind.routes(is_http2(head.version)).map_err(|cause| Fault::new(cause, ""))?;
-        let route = routes.find(&match_head(&head))?;
-        told.route = Some((route.clone(), None));
+        let matching = match_head(&head);
+        let route = routes.find(&matching)?;
+        let metrics = route.metrics.of(matching.host);
+        told.route = Some(Routed { route: route.clone(), backend: None, metrics: metrics.clone() });
         let (index, chosen) = route.choose_indexed(&mut head)?;
-        told.route = Some((route.clone(), Some(index)));
+        told.routed(index);
         chosen.metrics.request();
+        let body = body.counted(metrics);
         self.try_endpoints(head, body, asked, chosen).await.map_err(|fault| fault.within(format_args!("route {}", route.meta)))
     }
 
@@ -189,6 +208,12 @@ impl Told {
         Self { exchange: None, route: None, started, ended, grpc, done: false, _admitted: admitted }
     }
 
+    fn routed(&mut self, backend: usize) {
+        if let Some(route) = &mut self.route {
+            route.backend = Some(backend);
+        }
+    }
+
     fn answered(&mut self, exchange: Exchange, status: StatusCode, headers: &HeaderMap) {
         self.exchange = Some(exchange);
         let grpc = if self.grpc { grpc_status(headers) } else { None };
@@ -199,15 +224,15 @@ impl Told {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        let Some((route, backend)) = &self.route else { return };
+        let Some(routed) = &self.route else { return };
         let now = net::now();
         let ended = match self.ended {
             // A body that ended without a status was a success.
             Ended { grpc: None, error: "", .. } if self.grpc => Ended { grpc: Some(0), ..self.ended },
             ended => ended,
         };
-        route.metrics.ended(ended, now.duration_since(self.started));
-        if let Some(backend) = backend.and_then(|i| route.backend(i)) {
+        routed.metrics.ended(ended, now.duration_since(self.started));
+        if let Some(backend) = routed.backend() {
             let sent = self.exchange.as_ref().map_or(self.started, Exchange::started);
             backend.metrics.ended(ended, now.duration_since(sent));
         }
@@ -219,9 +244,7 @@ impl Tally for Told {
         if let Some(exchange) = &mut self.exchange {
             exchange.data(bytes);
         }
-        if let Some((route, Some(backend))) = &self.route
-            && let Some(backend) = route.backend(*backend)
-        {
+        if let Some(backend) = self.route.as_ref().and_then(Routed::backend) {
             backend.metrics.frame(bytes);
         }
     }

@@ -2,9 +2,14 @@
 
 use super::metrics;
 use crate::{
-    balance::{Balancer, BalancerMetrics, Endpoint, Settings},
+    balance::{Balancer, Endpoint, Patience, Places, Settings},
     fault::Cause,
-    observe::{Labels, Registry, labels},
+    observe::{
+        Labels, Registry,
+        balancer::{self, BalancerMetrics, Families},
+        labels,
+        stack::Place,
+    },
     worker::Worker,
 };
 use homarus_model::{
@@ -64,6 +69,24 @@ impl Backend {
     }
 }
 
+/// What differs in the metrics of requests and of opaque connections.
+struct Traffic {
+    families: &'static Families,
+    places: Places,
+    forward: Place,
+}
+
+static HTTP: Traffic = Traffic {
+    families: &balancer::HTTP,
+    places: Places { balance: Place::HttpBalance, endpoint: Place::HttpEndpoint },
+    forward: Place::HttpForward,
+};
+static OPAQUE: Traffic = Traffic {
+    families: &balancer::TCP,
+    places: Places { balance: Place::OpaqueBalance, endpoint: Place::OpaqueEndpoint },
+    forward: Place::OpaqueForward,
+};
+
 /// The backends of one destination.
 pub struct Backends {
     worker: Rc<Worker>,
@@ -107,6 +130,11 @@ impl Backends {
         &self.worker.registry
     }
 
+    /// Whether metrics of routes tell the hosts that are asked for.
+    pub fn tell_hosts(&self) -> bool {
+        self.worker.config.outbound.hostname_labels
+    }
+
     /// What was dialed.
     pub fn original_dst(&self) -> SocketAddr {
         self.original_dst
@@ -121,7 +149,9 @@ impl Backends {
     pub fn http(&self, backend: &outbound::Backend) -> Rc<Backend> {
         known_or(&self.http, backend, || {
             let labels = metrics::backend(labels::ported(Labels::new(), "parent", &self.parent), &backend.meta);
-            self.make(backend, |registry| BalancerMetrics::http(registry, &labels))
+            let direction = &self.worker.config.outbound.direction;
+            let patience = Patience { capacity: direction.queue_capacity, failfast: direction.failfast };
+            self.make(backend, &HTTP, patience, &labels)
         })
     }
 
@@ -135,17 +165,22 @@ impl Backends {
             };
             let labels = labels::ported(Labels::new(), "parent", &self.parent).with("logical", self.original_dst);
             let labels = metrics::backend(labels.with("concrete", concrete), &backend.meta);
-            self.make(backend, |registry| BalancerMetrics::tcp(registry, &labels))
+            let outbound = &self.worker.config.outbound;
+            let patience = Patience { capacity: outbound.tcp_queue_capacity, failfast: outbound.tcp_failfast };
+            self.make(backend, &OPAQUE, patience, &labels)
         })
     }
 
-    fn make(&self, backend: &outbound::Backend, metrics: impl FnOnce(&Registry) -> BalancerMetrics) -> Rc<Backend> {
+    fn make(&self, backend: &outbound::Backend, kind: &Traffic, patience: Patience, labels: &Labels) -> Rc<Backend> {
+        let worker = &self.worker;
         let dispatch = match &backend.dispatcher {
             Dispatcher::Balance { path, ewma } => {
-                Dispatch::Balance(Balancer::new(self.worker.clone(), path.clone(), *ewma, metrics(&self.worker.registry)))
+                let metrics = BalancerMetrics::new(kind.families, &worker.registry, labels, patience.failfast);
+                Dispatch::Balance(Balancer::new(worker.clone(), path.clone(), *ewma, kind.places, patience, metrics))
             }
             Dispatcher::Forward(endpoint) => {
-                let settings = Settings { ewma: Ewma::default(), authority: None, ready: Rc::default() };
+                let (ewma, place) = (Ewma::default(), kind.forward);
+                let settings = Settings { ewma, authority: None, ready: Rc::default(), place, counted: None };
                 Dispatch::Forward(Endpoint::new(self.worker.clone(), endpoint.clone(), settings))
             }
             Dispatcher::Fail => Dispatch::Fail,

@@ -2,6 +2,7 @@
 
 use crate::{
     fault::Fault,
+    http::Frames,
     observe::{
         Counter, Family, Histogram, Labels, Registry, labels,
         registry::{Bound, Half, Kind, SECONDS},
@@ -9,12 +10,13 @@ use crate::{
 };
 use homarus_model::Meta;
 use http::StatusCode;
-use std::{cell::RefCell, net::SocketAddr, time::Duration};
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
 
 /// The families of one route protocol.
 pub struct Families {
     request_duration: Family,
     request_statuses: Family,
+    request_frames: Family,
     backend_requests: Family,
     backend_duration: Family,
     backend_statuses: Family,
@@ -50,6 +52,11 @@ macro_rules! families {
                 seconds(REQUEST_BOUNDS),
             ),
             request_statuses: family(concat!($prefix, "_route_request_statuses"), "Completed requests by status", Kind::Counter),
+            request_frames: family(
+                concat!($prefix, "_route_request_frame_size_bytes"),
+                "Request data frame sizes",
+                Kind::Histogram { bounds: FRAME_BOUNDS, scale: 1 },
+            ),
             backend_requests: family(concat!($prefix, "_route_backend_requests"), "Requests sent to a backend", Kind::Counter),
             backend_duration: family(
                 concat!($prefix, "_route_backend_response_duration_seconds"),
@@ -63,7 +70,7 @@ macro_rules! families {
             ),
             backend_frames: family(
                 concat!($prefix, "_route_backend_response_frame_size_bytes"),
-                "Sizes of the data frames of responses",
+                "Response data frame sizes",
                 Kind::Histogram { bounds: FRAME_BOUNDS, scale: 1 },
             ),
             status_label: $status,
@@ -157,6 +164,7 @@ pub fn grpc_name(code: u16) -> &'static str {
 /// The metrics of one route rule.
 pub struct RouteMetrics {
     duration: Histogram,
+    request_frames: Histogram,
     statuses: Statuses,
 }
 
@@ -165,6 +173,7 @@ impl RouteMetrics {
     pub fn new(families: &'static Families, registry: &Registry, labels: Labels) -> Self {
         Self {
             duration: registry.histogram(&families.request_duration, labels.clone()),
+            request_frames: registry.histogram(&families.request_frames, labels.clone()),
             statuses: Statuses {
                 family: &families.request_statuses,
                 label: families.status_label,
@@ -180,6 +189,48 @@ impl RouteMetrics {
     pub fn ended(&self, ended: Ended, elapsed: Duration) {
         self.duration.time(elapsed);
         self.statuses.count(ended);
+    }
+}
+
+/// Hosts that one rule's metrics tell apart; requests for others are counted without theirs.
+const MAX_HOSTS: usize = 100;
+
+/// The metrics of one route rule, by the host that is asked for if the operator wants that.
+pub struct HostMetrics {
+    families: &'static Families,
+    registry: Registry,
+    labels: Labels,
+    any: Rc<RouteMetrics>,
+    hosts: Option<RefCell<HashMap<String, Rc<RouteMetrics>, ahash::RandomState>>>,
+}
+
+impl HostMetrics {
+    /// Metrics with these labels.
+    pub fn new(families: &'static Families, registry: &Registry, labels: Labels, tell_hosts: bool) -> Self {
+        let any = Rc::new(RouteMetrics::new(families, registry, labels.clone().with("hostname", "")));
+        Self { families, registry: registry.clone(), labels, any, hosts: tell_hosts.then(RefCell::default) }
+    }
+
+    /// The metrics of a request for a host.
+    pub fn of(&self, host: Option<&str>) -> Rc<RouteMetrics> {
+        let (Some(hosts), Some(host)) = (&self.hosts, host) else { return self.any.clone() };
+        let mut hosts = hosts.borrow_mut();
+        if let Some(known) = hosts.get(host) {
+            return known.clone();
+        }
+        if hosts.len() >= MAX_HOSTS || host.parse::<homarus_model::DnsName>().is_err() {
+            return self.any.clone();
+        }
+        let labels = self.labels.clone().with("hostname", host);
+        let made = Rc::new(RouteMetrics::new(self.families, &self.registry, labels));
+        hosts.insert(host.to_owned(), made.clone());
+        made
+    }
+}
+
+impl Frames for RouteMetrics {
+    fn frame(&self, bytes: usize) {
+        self.request_frames.value(bytes as u64);
     }
 }
 

@@ -11,7 +11,7 @@ use homarus_model::{
     outbound::{self, Distribution, OpaqueRoute, RoutePolicy},
     route::{self, Filter, GrpcRoute, HttpRoute, InjectedFailure, RequestHead},
 };
-use metrics::{BackendMetrics, Families, RouteMetrics, TcpRouteMetrics};
+use metrics::{BackendMetrics, Families, HostMetrics, TcpRouteMetrics};
 use rand::Rng;
 use std::{rc::Rc, sync::Arc};
 
@@ -31,7 +31,7 @@ pub struct Route {
     filters: Arc<[Filter]>,
     choice: Choice<RouteBackend>,
     /// What is counted.
-    pub metrics: RouteMetrics,
+    pub metrics: HostMetrics,
 }
 
 /// A backend as a rule refers to it.
@@ -138,7 +138,7 @@ impl Route {
             metrics: BackendMetrics::new(families, backends.registry(), metrics::backend(labels.clone(), &b.backend.meta)),
             backend: backends.http(&b.backend),
         });
-        let metrics = RouteMetrics::new(families, backends.registry(), labels.with("hostname", ""));
+        let metrics = HostMetrics::new(families, backends.registry(), labels, backends.tell_hosts());
         Rc::new(Self { meta: policy.meta.clone(), filters: policy.filters.clone(), choice, metrics })
     }
 

@@ -13,7 +13,7 @@ use rustls::{
     ClientConfig,
     client::{Resumption, UnbufferedClientConnection},
 };
-use rustls_pki_types::{InvalidDnsNameError, ServerName};
+use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
@@ -64,6 +64,13 @@ pub async fn connect(
 
 /// A TLS connection as the h2 library wants it, and one that may move between threads.
 pub struct ControlStream(pub(super) Box<TlsStream>);
+
+impl ControlStream {
+    /// The certificates that the server showed, its leaf first.
+    pub fn peer_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.0.session().peer_chain().to_vec()
+    }
+}
 
 impl AsyncRead for ControlStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -129,6 +129,11 @@ impl Keyring {
         self.current.borrow().clone()
     }
 
+    /// Waits for another generation; false when the process is ending.
+    pub async fn changed(&mut self) -> bool {
+        self.current.changed().await.is_ok()
+    }
+
     /// Waits for the first certificate; none when the process is ending.
     pub async fn ready(&mut self) -> Option<Arc<Keys>> {
         self.current.wait_for(Option::is_some).await.ok().and_then(|keys| keys.clone())

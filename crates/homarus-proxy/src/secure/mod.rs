@@ -12,6 +12,7 @@
 
 mod handshake;
 mod keyring;
+mod standing;
 mod stream;
 mod verify;
 
@@ -20,12 +21,5 @@ pub mod control;
 
 pub use handshake::{HandshakeError, Peer, accept, connect};
 pub use keyring::{EndpointTls, Keyring, Keys, Material, provider};
+pub use standing::{Seat, Standing, Trust, distrusted};
 pub use stream::{Session, TlsStream};
-
-/// Resolves at a moment, or never.
-pub async fn expiry(at: Option<std::time::SystemTime>) {
-    match at.map(|at| at.duration_since(std::time::SystemTime::now()).unwrap_or_default()) {
-        Some(left) => crate::net::sleep(left).await,
-        None => std::future::pending().await,
-    }
-}

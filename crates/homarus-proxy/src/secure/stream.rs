@@ -2,8 +2,14 @@
 //!
 //! Invariants: at most one ciphertext buffer waits in each direction; no more is read from the socket while decrypted
 //! bytes wait; small writes are gathered into one record until a flush or until the record is full (RFC 8446 §5.1).
+//!
+//! A server's session ticket isn't sent by itself, but with the first bytes that it has to say: a packet less, and the
+//! client isn't woken for it. The end of a session and that of its socket are one packet too.
 
-use crate::{buffers::Buffer, net::TcpStream};
+use crate::{
+    buffers::Buffer,
+    net::{self, TcpStream},
+};
 use rustls::{
     client::UnbufferedClientConnection,
     server::UnbufferedServerConnection,
@@ -35,6 +41,8 @@ pub struct TlsStream {
     staged: Option<Buffer>,
     /// Ciphertext that waits for the socket.
     outgoing: Option<Buffer>,
+    /// A session ticket that waits for something to go out with; the first bytes of what goes out next.
+    ticket: Box<[u8]>,
     /// The socket has no more to read.
     eof: bool,
     /// The peer said that it has no more to say.
@@ -86,6 +94,7 @@ impl TlsStream {
             plain_at: 0,
             staged: None,
             outgoing: None,
+            ticket: Box::default(),
             eof: false,
             peer_closed: false,
         }
@@ -107,7 +116,8 @@ impl TlsStream {
             match self.process(Want::Read, &mut []) {
                 Ok(Step::Blocked { established: true }) | Ok(Step::Plain(_)) => {
                     if matches!(self.session, Session::Server(_)) {
-                        ready!(self.poll_drain(cx))?;
+                        // All else of the handshake has been sent before the client's last flight came.
+                        self.ticket = self.outgoing.take().map_or_else(Box::default, |out| out[..].into());
                     }
                     return Poll::Ready(Ok(()));
                 }
@@ -218,6 +228,9 @@ impl TlsStream {
         ready!(self.poll_flush(cx))?;
         // A session that never came about has nothing to close.
         let _ = self.process(Want::Close, &mut []);
+        if let Some(out) = &mut self.outgoing {
+            out.consume(net::write_last(&self.tcp, out));
+        }
         ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
@@ -278,8 +291,8 @@ impl TlsStream {
 
     /// Processes what was read, up to the first plaintext, which goes to `dst`, and what doesn't fit is kept.
     fn process(&mut self, want: Want<'_>, dst: &mut [u8]) -> io::Result<Step> {
-        let Self { session, incoming, plain, outgoing, peer_closed, .. } = self;
-        let mut sink = Sink { dst, plain, outgoing, peer_closed };
+        let Self { session, incoming, plain, outgoing, ticket, peer_closed, .. } = self;
+        let mut sink = Sink { dst, plain, outgoing, ticket, peer_closed };
         let step = match session {
             Session::Client(conn) => drive(conn.deref_mut().deref_mut(), incoming, want, &mut sink),
             Session::Server(conn) => drive(conn.deref_mut().deref_mut(), incoming, want, &mut sink),
@@ -337,6 +350,7 @@ struct Sink<'a> {
     dst: &'a mut [u8],
     plain: &'a mut Vec<u8>,
     outgoing: &'a mut Option<Buffer>,
+    ticket: &'a mut Box<[u8]>,
     peer_closed: &'a mut bool,
 }
 
@@ -349,9 +363,18 @@ impl Sink<'_> {
         n
     }
 
+    /// Where ciphertext is written to. Records are numbered, so a ticket that waits goes first.
+    fn out(&mut self) -> &mut Buffer {
+        let out = self.outgoing.get_or_insert_with(Buffer::take);
+        if !self.ticket.is_empty() {
+            out.append(&std::mem::take(self.ticket));
+        }
+        out
+    }
+
     /// Makes room for a message and lets `encode` write it.
     fn send(&mut self, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> Result<(), rustls::Error> {
-        let out = self.outgoing.get_or_insert_with(Buffer::take);
+        let out = self.out();
         let n = match encode(out.space()) {
             Err(EncodeError::InsufficientSize(_)) => {
                 out.compact();
@@ -424,21 +447,18 @@ fn take_state<D>(state: ConnectionState<'_, '_, D>, want: Want<'_>, sink: &mut S
             None
         }
         ConnectionState::WriteTraffic(mut traffic) => {
-            let mut out = sink.outgoing.take();
             let encrypted = match want {
-                Want::Read => None,
-                Want::Write(plain) => Some(traffic.encrypt(plain, out.get_or_insert_with(Buffer::take).space())),
-                Want::Close => Some(traffic.queue_close_notify(out.get_or_insert_with(Buffer::take).space())),
+                Want::Read => return Ok(Some(Step::Blocked { established: true })),
+                Want::Write(plain) => traffic.encrypt(plain, sink.out().space()),
+                Want::Close => traffic.queue_close_notify(sink.out().space()),
             };
-            if let (Some(Ok(n)), Some(out)) = (&encrypted, &mut out) {
-                out.filled(*n);
-            }
-            *sink.outgoing = out;
             Some(match encrypted {
-                None => Step::Blocked { established: true },
-                Some(Ok(_)) => Step::Written,
-                Some(Err(EncryptError::InsufficientSize(_))) => Step::NoRoom,
-                Some(Err(error)) => return Err(rustls::Error::General(error.to_string())),
+                Ok(n) => {
+                    sink.out().filled(n);
+                    Step::Written
+                }
+                Err(EncryptError::InsufficientSize(_)) => Step::NoRoom,
+                Err(error) => return Err(rustls::Error::General(error.to_string())),
             })
         }
         ConnectionState::PeerClosed => {

@@ -8,7 +8,15 @@ use homarus_testkit::{
     servers::{Asked, echo_h2, mirror, send_all, serve_h2},
 };
 use http::{HeaderMap, HeaderValue, Response};
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 fn echo_service(mesh: &Mesh) -> SocketAddr {
     mesh.service_at("grpc", serve_h2(mesh.server().listen(0), None, echo_h2))
@@ -71,14 +79,21 @@ fn large_bodies_and_slow_readers() {
     assert!(mesh.client_proxy().resident_kib() < 40 * 1024 && mesh.server_proxy().resident_kib() < 40 * 1024);
 }
 
-#[test]
-fn more_streams_than_the_server_takes_wait() {
+/// Sends `streams` requests at once on one connection to a server that takes `limit` at a time; gives the most that it had.
+fn crowd(limit: u32, streams: usize) -> usize {
     let mesh = mesh();
-    let busy = |asked: Asked| async move {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        echo_h2(asked).await;
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let highest = most.clone();
+    let busy = move |asked: Asked| {
+        let (now, most) = (now.clone(), most.clone());
+        async move {
+            most.fetch_max(now.fetch_add(1, Relaxed) + 1, Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now.fetch_sub(1, Relaxed);
+            echo_h2(asked).await;
+        }
     };
-    let to = mesh.service_at("grpc", serve_h2(mesh.server().listen(0), Some(3), busy));
+    let to = mesh.service_at("grpc", serve_h2(mesh.server().listen(0), Some(limit), busy));
     let tcp = mesh.client().connect(to).unwrap();
     block_on(async {
         let client = http2(tcp).await;
@@ -91,11 +106,19 @@ fn more_streams_than_the_server_takes_wait() {
                 collect(response.await.unwrap().into_body()).await.unwrap().0
             }
         };
-        let all: Vec<_> = (0..100).map(|n| tokio::spawn(ask(n))).collect();
+        let all: Vec<_> = (0..streams).map(|n| tokio::spawn(ask(n))).collect();
         for (n, one) in all.into_iter().enumerate() {
             assert_eq!(one.await.unwrap(), n.to_string().as_bytes());
         }
     });
+    highest.load(Relaxed)
+}
+
+#[test]
+fn more_streams_than_the_server_takes_wait() {
+    assert!(crowd(3, 100) <= 3);
+    let most = crowd(100, 400);
+    assert!((50..=100).contains(&most), "{most}");
 }
 
 #[test]
@@ -145,9 +168,9 @@ fn resets_and_trailers_only_pass() {
 fn a_server_that_goes_away_loses_nothing() {
     let mesh = meshed_client();
     // Every connection takes five requests and then says that it goes.
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::new(AtomicUsize::new(0));
     let leaving = move |asked: Asked| {
-        if count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 == 4 {
+        if count.fetch_add(1, Relaxed) % 5 == 4 {
             asked.go_away.send(()).unwrap();
         }
         echo_h2(asked)

@@ -3,13 +3,14 @@
 use crate::{PROXY, mesh};
 use homarus_testkit::{
     client::Http1,
-    mesh::{Mesh, Plan},
-    servers::{echo, mirror},
-    wait_within,
+    control::{Allow, Endpoint},
+    mesh::{CLIENT_ID, Mesh, Plan, SERVER_ID},
+    servers::{echo, http1, mirror, read_all},
+    wait_for, wait_within,
 };
 use std::{
     io::{Read, Write},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -52,19 +53,131 @@ fn an_open_connection_does_not_outlive_its_peers_leaf() {
     assert!(matches!(ended, Ok(0) | Err(_)) && !ended.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock));
 }
 
+/// How many handshakes of a kind a side has seen.
+fn handshakes(mesh: &mut Mesh, direction: &str, kind: &str) -> f64 {
+    let proxy = if direction == "outbound" { mesh.client_proxy() } else { mesh.server_proxy() };
+    proxy.metrics().sum("homarus_tls_handshakes_total", &[("direction", direction), ("kind", kind)])
+}
+
+/// Whether an exchange succeeds.
+fn succeeds(mesh: &Mesh, to: SocketAddr) -> bool {
+    let Ok(mut tcp) = mesh.client().connect(to) else { return false };
+    tcp.write_all(b"hello").is_ok() && tcp.read_exact(&mut [0; 5]).is_ok()
+}
+
 #[test]
-fn sessions_of_tagged_connections_are_resumed() {
+fn sessions_between_our_own_proxies_are_resumed_and_judged_all_the_same() {
     let mut mesh = mesh();
-    let opaque = mesh.opaque_service_at("db", mesh.serve(echo));
-    let cpu = |mesh: &mut Mesh, n: u32| {
-        let before = mesh.cpu();
-        (0..n).for_each(|_| exchange(mesh, opaque));
-        (mesh.cpu() - before) / n
+    let port = mesh.serve(echo);
+    let opaque = mesh.opaque_service_at("db", port);
+    (0..21).for_each(|_| exchange(&mesh, opaque));
+    for direction in ["outbound", "inbound"] {
+        assert_eq!((handshakes(&mut mesh, direction, "full"), handshakes(&mut mesh, direction, "resumed")), (1.0, 20.0));
+    }
+
+    // A resumed session carries its client's identity, so policy goes by it: who is authenticated may, ...
+    mesh.control.allow(Allow::Authenticated);
+    let unmeshed = |mesh: &Mesh| {
+        let mut tcp = mesh.client().connect_unmeshed(mesh.server().at(port)).unwrap();
+        tcp.write_all(b"hello").is_ok() && tcp.read_exact(&mut [0; 5]).is_ok()
     };
-    let first = cpu(&mut mesh, 1);
-    let later = wait_within(Duration::from_secs(5), "later sessions are cheap", || {
-        let each = cpu(&mut mesh, 100);
-        (each < first).then_some(each)
+    wait_for("the policy", || (!unmeshed(&mesh)).then_some(()));
+    exchange(&mesh, opaque);
+    assert_eq!(handshakes(&mut mesh, "inbound", "full"), 1.0);
+    // ... and who is denied may not.
+    mesh.control.allow(Allow::Deny);
+    wait_for("the denial", || (!succeeds(&mesh, opaque)).then_some(()));
+    assert_eq!(handshakes(&mut mesh, "inbound", "full"), 1.0, "it was a resumed session that was denied");
+    mesh.control.allow(Allow::Unauthenticated);
+    wait_for("permission", || succeeds(&mesh, opaque).then_some(()));
+
+    // Where somebody else is expected at the same address, no ticket helps.
+    let other = "other.test.serviceaccount.identity.linkerd.cluster.local";
+    let at = mesh.server().at(port);
+    mesh.control.endpoints("db", vec![Endpoint::meshed(at, other)]);
+    wait_for("the change", || (!succeeds(&mesh, opaque)).then_some(()));
+    let before = (handshakes(&mut mesh, "outbound", "full"), handshakes(&mut mesh, "outbound", "resumed"));
+    assert!((0..3).all(|_| !succeeds(&mesh, opaque)));
+    assert_eq!((handshakes(&mut mesh, "outbound", "full"), handshakes(&mut mesh, "outbound", "resumed")), before);
+}
+
+#[test]
+fn tickets_do_not_outlive_leaves() {
+    let lifetime = Duration::from_secs(4);
+    let mut mesh = Plan { leaf_lifetime: Some(lifetime), ..Plan::both(PROXY) }.start();
+    let opaque = mesh.opaque_service_at("db", mesh.serve(echo));
+    (0..3).for_each(|_| exchange(&mesh, opaque));
+    assert!(handshakes(&mut mesh, "outbound", "resumed") >= 1.0);
+    wait_within(lifetime * 2, "the end of the leaves", || (!succeeds(&mesh, opaque)).then_some(()));
+    assert!((0..3).all(|_| !succeeds(&mesh, opaque)));
+}
+
+/// An opaque connection that carries bytes.
+fn open(mesh: &Mesh, to: SocketAddr) -> TcpStream {
+    let mut tcp = mesh.client().connect(to).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    echoes(&mut tcp);
+    tcp
+}
+
+fn echoes(tcp: &mut TcpStream) {
+    tcp.write_all(b"hello").unwrap();
+    tcp.read_exact(&mut [0; 5]).unwrap();
+}
+
+/// Connections end with the root that their peer's chain stands on, on the side that no longer believes it; new roots and
+/// what stands on them disturb nobody.
+fn a_root_is_dropped_by(whom: &str) {
+    let mut mesh = Plan { anchors_in_files: true, ..Plan::both(PROXY) }.start();
+    let db = mesh.opaque_service_at("db", mesh.serve(echo));
+    let endless = mesh.serve(|tcp| {
+        http1(tcp, |_, out| {
+            let _ = out.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+            while out.write_all(b"1\r\nx\r\n").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            false
+        });
     });
-    println!("the first session {first:?}, later ones {later:?}");
+    let web = mesh.service_at("web", endless);
+    let mut old = open(&mesh, db);
+    let mut stream = Http1::new(mesh.client().connect(web).unwrap());
+    assert_eq!(stream.write("GET / HTTP/1.1\r\nhost: w\r\n\r\n").head().status(), 200);
+
+    let first = mesh.control.anchors.to_string();
+    let second = mesh.control.rotate();
+    for identity in [CLIENT_ID, SERVER_ID] {
+        mesh.set_anchors(identity, &format!("{first}{second}"));
+    }
+    let renewed = [("result", "ok")];
+    mesh.client_proxy().wait_metric("control_identity_cert_refreshes_total", &renewed, 2.0);
+    mesh.server_proxy().wait_metric("control_identity_cert_refreshes_total", &renewed, 2.0);
+    echoes(&mut old);
+    let mut new = open(&mesh, db);
+
+    mesh.set_anchors(whom, &second);
+    assert_eq!(read_all(&mut old), b"");
+    let lost = Instant::now();
+    let log = if whom == CLIENT_ID { mesh.client_proxy().log() } else { mesh.server_proxy().log() };
+    assert!(log.contains("no longer believed"), "the log says why");
+    // What stands on the other root goes on, and requests that are under way have a while.
+    echoes(&mut new);
+    exchange(&mesh, db);
+    let mut chunk = [0; 6];
+    stream.reader().read_exact(&mut chunk).unwrap();
+    while stream.reader().read(&mut [0; 4096]).is_ok_and(|n| n > 0) {
+        assert!(lost.elapsed() < Duration::from_secs(15), "a stream outlives the root it stands on");
+    }
+    assert!(lost.elapsed() > Duration::from_secs(5), "what was under way had {:?}", lost.elapsed());
+    echoes(&mut new);
+}
+
+#[test]
+fn outbound_connections_end_with_the_root_they_stand_on() {
+    a_root_is_dropped_by(CLIENT_ID);
+}
+
+#[test]
+fn inbound_connections_end_with_the_root_they_stand_on() {
+    a_root_is_dropped_by(SERVER_ID);
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod balance;
+mod foreign;
 mod hostile;
 mod http1;
 mod http2;
@@ -12,6 +13,7 @@ mod interop;
 mod opaque;
 mod policy;
 mod process;
+mod reach;
 
 use homarus_testkit::mesh::{Mesh, Plan};
 

@@ -114,6 +114,49 @@ fn open_connections_obey_new_policies() {
 }
 
 #[test]
+fn an_unreadable_outbound_policy_is_told_to_requests() {
+    let mut mesh = mesh();
+    let web = mesh.service_at("web", mesh.serve(mirror));
+    let grpc = mesh.service_at("grpc", serve_h2(mesh.server().listen(0), None, echo_h2));
+    let db = mesh.opaque_service_at("db", mesh.serve(echo));
+    let mut open = Http1::new(mesh.client().connect(web).unwrap());
+    assert_eq!(open.get("/").status(), 200);
+    ["web", "grpc", "db"].into_iter().for_each(|name| mesh.control.unreadable(name, true));
+
+    let mut http = wait_for("a policy that can't be read denies", || {
+        let mut http = Http1::new(mesh.client().connect(web).unwrap());
+        (http.get("/").status() == 500).then(|| Http1::new(mesh.client().connect(web).unwrap()))
+    });
+    let reply = http.get("/");
+    assert_eq!((reply.status(), reply.header("content-length"), reply.header("connection")), (500, Some("0"), Some("close")));
+    let told = reply.header("l5d-proxy-error").unwrap();
+    for words in ["unreadable policy", &web.to_string(), "look at the Service"] {
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    assert_eq!(open.get("/").status(), 500, "on connections that were open too");
+    let tcp = mesh.client().connect(grpc).unwrap();
+    block_on(async {
+        let mut client = http2(tcp).await.ready().await.unwrap();
+        let head = request("POST", "/a.B/C", &[("content-type", "application/grpc")]);
+        let (response, _) = client.send_request(head, true).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"13".parse().unwrap()));
+        assert!(response.headers()["grpc-message"].to_str().unwrap().contains("unreadable policy"));
+    });
+    // What isn't HTTP is closed without a byte; an opaque port at once, as nothing has to be found out.
+    for (to, words) in [(web, &b"\0\x01 not a request\r\n\r\n"[..]), (db, b"")] {
+        let mut tcp = mesh.client().connect(to).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        tcp.write_all(words).unwrap();
+        assert_eq!((tcp.read(&mut [0; 1]).unwrap_or(0), to), (0, to));
+    }
+    assert!(mesh.client_proxy().metrics().sum("outbound_http_errors_total", &[("error", "unexpected")]) >= 3.0);
+
+    ["web", "grpc", "db"].into_iter().for_each(|name| mesh.control.unreadable(name, false));
+    wait_for("one that can be read allows", || (status(&mesh, web, false) == 200).then_some(()));
+}
+
+#[test]
 fn protocols_of_policies_are_obeyed() {
     let mesh = mesh();
     let (echo_port, web_port) = (mesh.serve(echo), mesh.serve(mirror));

@@ -3,7 +3,7 @@
 use crate::{PROXY, mesh};
 use homarus_testkit::{
     client::{Http1, block_on, collect, http2, request},
-    mesh::{CLIENT_ID, SERVER_ID},
+    mesh::{CLIENT_ID, Plan, SERVER_ID},
     servers::{Asked, echo, echo_h2, http1, mirror, respond, serve_h2},
     wait_for,
 };
@@ -159,9 +159,79 @@ fn metrics_have_the_names_and_labels_that_dashboards_ask_for() {
         ("tcp_open_total", vec![("direction", "inbound"), ("peer", "src"), ("tls", "true"), ("client_id", CLIENT_ID)]),
         ("tcp_open_total", vec![("direction", "inbound"), ("peer", "dst"), ("tls", "no_identity"), ("no_tls_reason", "loopback")]),
         ("inbound_http_requests_total", vec![("parent_kind", "default"), ("route_name", "default")]),
-        ("inbound_http_statuses_total", vec![("route_name", "default")]),
+        ("inbound_http_statuses_total", vec![("route_name", "default"), ("status", "200")]),
     ];
     check(&inbound, &expected);
+}
+
+#[test]
+fn metrics_tell_of_frames_queues_detection_and_stacks() {
+    let client_env = vec![("OUTBOUND_METRICS_HOSTNAME_LABELS", "true".to_owned())];
+    let mut mesh = Plan { client_env, ..Plan::both(PROXY) }.start();
+    let (port, outside) = (mesh.serve(mirror), mesh.serve(mirror));
+    let (web, db) = (mesh.service_at("web", port), mesh.opaque_service_at("db", mesh.serve(echo)));
+    let mut http = Http1::new(mesh.client().connect(web).unwrap());
+    let post = "POST / HTTP/1.1\r\nhost: web.test\r\ncontent-length: 5\r\n\r\nhello";
+    assert_eq!(http.write(post).response().status(), 200);
+    let unmeshed = mesh.client().connect_unmeshed(mesh.server().at(outside)).unwrap();
+    assert_eq!(Http1::new(unmeshed).get("/").status(), 200);
+    let mut tcp = mesh.client().connect(db).unwrap();
+    tcp.write_all(b"x").unwrap();
+    std::io::Read::read_exact(&mut tcp, &mut [0]).unwrap();
+    drop(tcp);
+
+    let (of_web, of_db, control) = (("parent_name", "web"), ("parent_name", "db"), ("addr", "127.0.0.1:8090"));
+    let (text, logical) = (db.to_string(), web.port().to_string());
+    let out = mesh.client_proxy().wait_metric("outbound_tcp_route_close_total", &[of_db, ("error", "")], 1.0);
+    let stack = |protocol, name| vec![("direction", "outbound"), ("protocol", protocol), ("name", name)];
+    let expected: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("outbound_tcp_protocol_connections_total", vec![("protocol", "detect"), of_web, ("parent_port", &logical)]),
+        ("outbound_tcp_protocol_connections_total", vec![("protocol", "opaq"), of_db]),
+        ("outbound_tcp_detect_http_results_total", vec![("result", "http/1"), of_web]),
+        ("outbound_tcp_detect_http_duration_seconds_count", vec![of_web]),
+        ("outbound_http_route_request_frame_size_bytes_count", vec![of_web, ("hostname", "web.test")]),
+        ("outbound_http_route_backend_response_frame_size_bytes_count", vec![of_web, ("backend_name", "web")]),
+        ("outbound_http_balancer_p2c_endpoints", vec![of_web]),
+        ("outbound_http_balancer_p2c_updates_total", vec![of_web, ("op", "Reset")]),
+        ("outbound_http_balancer_queue_requests_total", vec![of_web]),
+        ("outbound_http_balancer_queue_latency_seconds_count", vec![of_web, ("backend_name", "web")]),
+        ("outbound_http_balancer_queue_gate_timeout_seconds", vec![of_web]),
+        ("outbound_tcp_balancer_queue_latency_seconds_count", vec![of_db, ("logical", &text)]),
+        ("outbound_tcp_transfer_cost_bytes_total", vec![("op", "Send"), ("zone_locality", "Unknown")]),
+        ("outbound_tcp_transfer_cost_bytes_total", vec![("op", "Recv"), ("zone_locality", "Unknown")]),
+        ("stack_create_total", stack("http", "balance")),
+        ("stack_poll_total", [&stack("http", "endpoint")[..], &[("ready", "true")]].concat()),
+        ("stack_poll_total", [&stack("opaq", "balance")[..], &[("ready", "true")]].concat()),
+        ("control_request_total", vec![control]),
+        ("control_response_latency_ms_count", vec![control]),
+        ("control_policy_balancer_endpoints", vec![control, ("endpoint_state", "ready")]),
+        ("control_policy_balancer_p2c_endpoints", vec![control]),
+        ("control_policy_balancer_p2c_updates_total", vec![control, ("op", "Reset")]),
+        ("control_policy_balancer_queue_latency_seconds_count", vec![control]),
+        ("control_policy_balancer_queue_gate_timeout_seconds", vec![control]),
+        ("control_destination_balancer_queue_requests_total", vec![control]),
+        ("control_identity_balancer_queue_requests_total", vec![control]),
+    ];
+    check(&out, &expected);
+
+    let (meshed, unmeshed) = (("parent_port", port.to_string()), ("srv_port", outside.to_string()));
+    let (meshed, unmeshed) = ((meshed.0, meshed.1.as_str()), (unmeshed.0, unmeshed.1.as_str()));
+    let expected: Vec<(&str, Vec<(&str, &str)>)> = vec![
+        ("inbound_http_request_frame_size_bytes_count", vec![meshed, ("route_name", "default")]),
+        ("inbound_http_response_frame_size_bytes_count", vec![meshed, ("route_name", "default")]),
+        ("inbound_http_request_duration_seconds_count", vec![meshed]),
+        ("inbound_http_response_duration_seconds_count", vec![meshed]),
+        (
+            "inbound_tcp_transport_header_connections_total",
+            vec![("session_protocol", "http/2"), ("target_port", meshed.1), ("target_name", ""), ("client_id", CLIENT_ID)],
+        ),
+        ("inbound_tcp_transport_header_connections_total", vec![("session_protocol", ""), ("client_id", CLIENT_ID)]),
+        ("inbound_tcp_detect_http_results_total", vec![("result", "http/1"), ("srv_kind", "default"), unmeshed]),
+        ("inbound_tcp_detect_http_duration_seconds_count", vec![unmeshed]),
+        ("stack_create_total", vec![("direction", "inbound"), ("protocol", "http"), ("name", "logical")]),
+        ("homarus_tls_handshakes_total", vec![("direction", "inbound"), ("kind", "full")]),
+    ];
+    check(&mesh.server_proxy().metrics(), &expected);
 }
 
 fn check(metrics: &homarus_testkit::metrics::Metrics, expected: &[(&str, Vec<(&str, &str)>)]) {

@@ -6,7 +6,14 @@
 mod service;
 mod views;
 
-use homarus_identity::{Issuer, TrustAnchors, authority::Pair, issuer::Validity};
+use homarus_identity::{
+    Credential, Issuer, TrustAnchors,
+    authority::Pair,
+    csr::{self, Request as SigningRequest},
+    issuer::Validity,
+    key::Key,
+};
+use homarus_model::Identity;
 use linkerd2_proxy_api::{
     destination::destination_server::DestinationServer, identity::identity_server::IdentityServer,
     inbound::inbound_server_policies_server::InboundServerPoliciesServer,
@@ -70,6 +77,8 @@ pub struct Service {
     pub endpoints: Vec<Endpoint>,
     /// Whether it has outbound policies; otherwise the answer is that there is none.
     pub policy: bool,
+    /// Its outbound policy is one that no proxy can read.
+    pub unreadable: bool,
 }
 
 /// An endpoint of a service.
@@ -129,7 +138,7 @@ pub enum Allow {
 pub struct Control {
     state: Arc<watch::Sender<State>>,
     issuer: Arc<Mutex<Pair>>,
-    /// PEM of the root.
+    /// PEM of the first root.
     pub anchors: Arc<str>,
 }
 
@@ -149,7 +158,7 @@ impl Drop for Serving {
 impl Control {
     /// A new mesh, with a root of its own and nothing in it.
     pub fn new() -> Self {
-        let root = Pair::root("root.linkerd.cluster.local", Duration::from_secs(86_400 * 7), SystemTime::now()).unwrap();
+        let root = root("root.linkerd.cluster.local");
         let anchors = root.certificate.to_pem().into();
         Self { state: Arc::new(watch::channel(State::default()).0), issuer: Arc::new(Mutex::new(root)), anchors }
     }
@@ -162,6 +171,32 @@ impl Control {
     /// Changes the policy of all ports.
     pub fn allow(&self, allow: Allow) {
         self.change(|state| state.default_inbound.allow = allow);
+    }
+
+    /// Makes whatever policy a service has readable or not.
+    pub fn unreadable(&self, service: &str, unreadable: bool) {
+        self.change(|state| {
+            let found = state.services.iter_mut().find(|s| s.name == service);
+            found.unwrap_or_else(|| panic!("no service {service}")).unreadable = unreadable;
+        });
+    }
+
+    /// Makes a new root, which issues all leaves from now on; gives its PEM. Nobody believes it yet.
+    pub fn rotate(&self) -> String {
+        let root = root("second-root.linkerd.cluster.local");
+        let pem = root.certificate.to_pem();
+        *self.issuer.lock() = root;
+        pem
+    }
+
+    /// A credential, as the identity controller would issue it.
+    pub fn credential(&self, identity: &str) -> Credential {
+        let name: Identity = identity.parse().unwrap();
+        let key = Key::generate().unwrap();
+        let request = csr::make(&name, &key).unwrap();
+        let leaf = self.issuer().issue(&SigningRequest::parse(&request).unwrap(), identity, SystemTime::now()).unwrap();
+        let anchors = TrustAnchors::from_pem(&self.issuer.lock().certificate.to_pem()).unwrap();
+        Credential::verified(&name, &key, leaf.der().to_vec(), Vec::new(), &anchors, SystemTime::now()).unwrap()
     }
 
     /// Changes the endpoints of a service.
@@ -204,13 +239,17 @@ impl Control {
 
     fn issuer(&self) -> Issuer {
         let (root, lifetime) = (self.issuer.lock().clone(), self.state.borrow().leaf_lifetime);
-        let anchors = TrustAnchors::from_pem(&self.anchors).unwrap();
+        let anchors = TrustAnchors::from_pem(&root.certificate.to_pem()).unwrap();
         let validity = match lifetime {
             Some(lifetime) => Validity { lifetime, skew: Duration::ZERO },
             None => Validity::default(),
         };
         Issuer::from_pem(&root.certificate.to_pem(), &root.key_pem(), &anchors, validity, SystemTime::now()).unwrap()
     }
+}
+
+fn root(name: &str) -> Pair {
+    Pair::root(name, Duration::from_secs(86_400 * 7), SystemTime::now()).unwrap()
 }
 
 impl Default for Control {
@@ -221,8 +260,8 @@ impl Default for Control {
 
 impl Service {
     /// A service of HTTP, or whatever is detected, with a policy and no endpoint.
-    pub fn new(name: &str, ip: [u8; 4], port: u16) -> Self {
-        Self { name: name.into(), ip: ip.into(), port, opaque: false, endpoints: Vec::new(), policy: true }
+    pub fn new(name: &str, ip: impl Into<IpAddr>, port: u16) -> Self {
+        Self { name: name.into(), ip: ip.into(), port, opaque: false, endpoints: Vec::new(), policy: true, unreadable: false }
     }
 
     /// Where it is dialed.

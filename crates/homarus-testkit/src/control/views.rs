@@ -108,6 +108,9 @@ pub(super) fn outbound(state: &State, spec: &ob::TrafficSpec) -> Result<ob::Outb
     };
     let service = state.service(&authority).filter(|s| s.policy);
     let service = service.ok_or_else(|| Status::not_found(format!("{authority} is unknown")))?;
+    if service.unreadable {
+        return Ok(ob::OutboundPolicy { protocol: None, metadata: service_meta(service) });
+    }
     let opaque = Opaque { routes: vec![opaque_route(service)] };
     let kind = if service.opaque {
         Kind::Opaque(opaque)

@@ -137,6 +137,7 @@ fn profile_and_policy_are_merged_as_the_table_says() {
         ProfileAnswer::Known(with_endpoint.clone()),
         ProfileAnswer::Unreadable("p".into()),
     ];
+    let invalid = |why: &str| Some(Outbound::Invalid { why: why.into(), opaque: false });
     for profile in &profiles {
         assert_eq!(merge(addr, profile, &PolicyAnswer::Pending), None);
         let Some(Outbound::Policy { policy: told, .. }) = merge(addr, profile, &PolicyAnswer::Known(policy.clone())) else {
@@ -144,8 +145,11 @@ fn profile_and_policy_are_merged_as_the_table_says() {
         };
         assert!(Arc::ptr_eq(&told, &policy));
         assert_eq!(merge(addr, profile, &PolicyAnswer::Refused("r".into())), Some(Outbound::Refused("r".into())));
-        assert_eq!(merge(addr, profile, &PolicyAnswer::Unreadable("u".into())), Some(Outbound::Invalid("u".into())));
+        assert_eq!(merge(addr, profile, &PolicyAnswer::Unreadable("u".into())), invalid("u"));
     }
+    let opaque = ProfileAnswer::Known(Arc::new(Profile { opaque_protocol: true, ..Profile::default() }));
+    let answer = merge(addr, &opaque, &PolicyAnswer::Unreadable("u".into()));
+    assert_eq!(answer, Some(Outbound::Invalid { why: "u".into(), opaque: true }), "no request is looked for on opaque ports");
     let unknown = |profile: &ProfileAnswer| merge(addr, profile, &PolicyAnswer::Unknown);
     let forward = |outbound: Option<Outbound>| {
         let Some(Outbound::Policy { policy, .. }) = outbound else { panic!() };
@@ -157,7 +161,7 @@ fn profile_and_policy_are_merged_as_the_table_says() {
     assert_eq!(forward(unknown(&profiles[0])), ("fallback".into(), addr));
     assert_eq!(forward(unknown(&profiles[1])), ("fallback".into(), addr));
     assert_eq!(forward(unknown(&profiles[2])), ("endpoint".into(), endpoint.addr));
-    assert_eq!(unknown(&profiles[3]), Some(Outbound::Invalid("p".into())), "never without TLS by accident");
+    assert_eq!(unknown(&profiles[3]), invalid("p"), "never without TLS by accident");
 }
 
 #[test]
@@ -254,7 +258,11 @@ async fn refusals_and_nonsense_close() {
     until(&mut refused, |o| matches!(o, Outbound::Refused(why) if why.contains("as the test says"))).await;
     let driver = script.watch.stream([ob::OutboundPolicy::default()]);
     let mut invalid = discovery.outbound("192.0.2.1:2".parse().unwrap());
-    until(&mut invalid, |o| matches!(o, Outbound::Invalid(why) if why.contains("metadata"))).await;
+    until(
+        &mut invalid,
+        |o| matches!(o, Outbound::Invalid { why, opaque: false } if why.contains("metadata") && why.contains("look at")),
+    )
+    .await;
     driver.send(Ok(policy("mended"))).await.unwrap();
     until(&mut invalid, |o| matches!(o, Outbound::Policy { .. })).await;
     assert_eq!(script.watch.asked().len(), 2, "neither is asked again");

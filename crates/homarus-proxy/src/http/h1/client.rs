@@ -66,9 +66,14 @@ impl Client {
         Self { conn: Conn::new(io), reused: false }
     }
 
-    /// Whether nothing has come that nobody asked for: an end, an error, or a stray response.
+    /// Whether nothing has come that nobody asked for (an end, an error, or a stray response), and the peer is believed.
     pub fn is_usable(&mut self) -> bool {
-        self.conn.input().is_empty() && !self.conn.io.is_readable_now()
+        self.conn.input().is_empty() && !self.is_lost() && !self.conn.io.is_readable_now()
+    }
+
+    /// Whether the connection has to end because its peer is no longer believed.
+    pub fn is_lost(&self) -> bool {
+        self.conn.io.is_lost()
     }
 
     /// Sends a request and waits for the head of its response.

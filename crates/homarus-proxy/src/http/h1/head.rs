@@ -45,6 +45,7 @@ pub fn parse_request(buf: &[u8]) -> Result<Option<(ParsedRequest, usize)>, Inval
     let (Some(method), Some(path), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Invalid::Head);
     };
+    check_lines(&buf[..taken])?;
     let bytes = Bytes::copy_from_slice(&buf[..taken]);
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Invalid::Head)?;
     let uri = Uri::from_maybe_shared(slice(&bytes, buf, path.as_bytes())).map_err(|_| Invalid::Target)?;
@@ -79,6 +80,7 @@ pub fn parse_response(buf: &[u8], method: &Method) -> Result<Option<(ParsedRespo
         Err(_) => return Err(Invalid::Head),
     };
     let (Some(code), Some(minor)) = (parsed.code, parsed.version) else { return Err(Invalid::Head) };
+    check_lines(&buf[..taken])?;
     let bytes = Bytes::copy_from_slice(&buf[..taken]);
     let mut headers = take_headers(&bytes, buf, parsed.headers)?;
     let mut head = http::Response::new(()).into_parts().0;
@@ -104,6 +106,14 @@ fn take_headers(bytes: &Bytes, buf: &[u8], parsed: &[httparse::Header<'_>]) -> R
         headers.append(name, HeaderValue::from_maybe_shared(value).map_err(|_| Invalid::Head)?);
     }
     Ok(headers)
+}
+
+/// A line feed alone may end a line (RFC 9112 §2.2), as people type it; but where lines end in two ways, somebody before us may
+/// have seen other lines than we do.
+fn check_lines(head: &[u8]) -> Result<(), Invalid> {
+    let ends = head.iter().filter(|b| **b == b'\n').count();
+    let proper = head.windows(2).filter(|pair| *pair == b"\r\n").count();
+    if proper == 0 || proper == ends { Ok(()) } else { Err(Invalid::Head) }
 }
 
 /// CONNECT has an authority as its target, everything else a path, `*` or a whole URI (proxy-wire §6.4).

@@ -40,14 +40,17 @@ impl Pool {
     }
 }
 
+/// Connections whose peer is no longer believed are closed within this time, however long idle ones are kept.
+const MAX_SWEEP: Duration = Duration::from_secs(5);
+
 /// Closes connections that were idle for too long, as long as there are any.
-async fn sweep(pool: std::rc::Weak<Pool>, every: Duration) {
+async fn sweep(pool: std::rc::Weak<Pool>, idle_timeout: Duration) {
     loop {
-        net::sleep(every).await;
+        net::sleep(idle_timeout.min(MAX_SWEEP)).await;
         let Some(pool) = pool.upgrade() else { return };
         let now = net::now();
         let mut idle = pool.idle.borrow_mut();
-        idle.retain(|(_, since)| now.duration_since(*since) < every);
+        idle.retain(|(client, since)| now.duration_since(*since) < idle_timeout && !client.is_lost());
         if idle.is_empty() {
             pool.sweeping.set(false);
             return;

@@ -74,15 +74,22 @@ pub async fn serve<H: Handler>(io: Io, handler: &H, mut ending: Ending) -> Resul
                 Some(_) => {}
             }
         }
-        // Boxed, so that a parked connection is small.
-        match Box::pin(exchange(conn, handler, &ending)).await? {
-            None => return Ok(()),
-            Some(Next::Request(next)) => conn = next,
-            Some(Next::Close(conn)) => return finish(conn).await,
-            Some(Next::Tunnel(conn, other)) => {
-                let _ = copy::both(conn.into_io(), other).await;
-                return Ok(());
-            }
+        // Boxed, both, so that a parked connection is small.
+        conn = match Box::pin(exchange(conn, handler, &ending)).await? {
+            Some(Next::Request(next)) => next,
+            last => return Box::pin(leave(last)).await,
+        };
+    }
+}
+
+/// After the last request.
+async fn leave(last: Option<Next>) -> Result<(), ServeError> {
+    match last {
+        None => Ok(()),
+        Some(Next::Request(conn) | Next::Close(conn)) => finish(conn).await,
+        Some(Next::Tunnel(conn, other)) => {
+            let _ = copy::both(conn.into_io(), other).await;
+            Ok(())
         }
     }
 }

@@ -41,6 +41,8 @@ fn requests_say_how_long_they_are() {
     check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: Chunked\r\n\r\n", Ok((Framing::Chunked, true)));
     check("CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n", Ok((Framing::None, true)));
     check("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n", Ok((Framing::None, true)));
+    // As people type it.
+    check("GET / HTTP/1.1\nhost: a\n\n", Ok((Framing::None, true)));
 }
 
 #[test]
@@ -71,6 +73,11 @@ fn ambiguous_requests_are_refused() {
         "GET / HTTP/2.0\r\n\r\n",
         "GET  / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nx: a\0b\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx: y\r\n folded\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nx: y\ncontent-length: 5\r\n\r\n",
+        "GET / HTTP/1.1\nhost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\n\n",
+        "GET / HTTP/1.1\r\nx: a\rb: c\r\n\r\n",
     ] {
         check(head, Err(Invalid::Head));
     }
@@ -162,6 +169,62 @@ proptest! {
     }
 
     #[test]
+    fn heads_mean_the_same_however_they_arrive(
+        line in "(GET|POST|CONNECT|X) (/[ -~]{0,6}|a:1|\\*|http://a/) HTTP/1.[019]",
+        fields in proptest::collection::vec("([a-z-]{1,9}|host|content-length|transfer-encoding|connection): ?([!-~\t ]{0,9}|5|chunked|close)", 0..6),
+        ends in proptest::collection::vec(prop_oneof![9 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r")], 8),
+        flip in 0usize..200, to in any::<u8>(), behind in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let lines = [line].into_iter().chain(fields).chain([String::new()]);
+        let mut head: Vec<u8> = lines.zip(ends).flat_map(|(line, end)| [line.as_bytes(), end.as_bytes()].concat()).collect();
+        if flip < head.len() {
+            head[flip] = to;
+        }
+        let whole = [&head[..], &behind].concat();
+        let told = |parsed: Result<Option<(super::head::ParsedRequest, usize)>, Invalid>| {
+            parsed.map(|p| p.map(|(p, taken)| (p.head.method, p.head.uri, p.head.headers, p.framing, p.keep_alive, taken)))
+        };
+        let answer = told(parse_request(&whole));
+        prop_assert_eq!(&answer, &told(parse_request(&whole)));
+        let Ok(Some((method, uri, headers, framing, _, taken))) = answer else { return Ok(()) };
+        prop_assert!(taken <= whole.len() && headers.len() <= super::MAX_HEADERS);
+        // What is behind a head changes nothing, and a part of it is never taken for the whole.
+        for cut in 0..taken {
+            let part = parse_request(&whole[..cut]);
+            prop_assert!(!matches!(part, Ok(Some(_))), "{} of {taken} bytes are a head", cut);
+        }
+        prop_assert!(matches!(parse_request(&whole[..taken]), Ok(Some((_, n))) if n == taken));
+        // What we write is read as what we read: nothing is smuggled past us.
+        let mut head = http::Request::new(()).into_parts().0;
+        (head.method, head.uri, head.headers) = (method.clone(), uri.clone(), headers);
+        let (absolute, mut out) = (head.uri.scheme().is_some(), Vec::new());
+        write_request(&mut out, &head, absolute, framing);
+        let (again, n) = parse_request(&out).unwrap().expect("a whole head");
+        prop_assert_eq!((again.head.method, again.head.uri, again.framing, n), (method, uri, framing, out.len()));
+    }
+
+    #[test]
+    fn responses_mean_the_same_however_they_arrive(
+        code in 0u16..1000, fields in proptest::collection::vec("([a-z-]{1,9}|content-length|transfer-encoding): ?([!-~]{0,9}|5|chunked)", 0..6),
+        flip in 0usize..150, to in any::<u8>(),
+    ) {
+        let mut bytes = format!("HTTP/1.1 {code:03} Reason\r\n{}\r\n", fields.iter().map(|f| format!("{f}\r\n")).collect::<String>()).into_bytes();
+        if flip < bytes.len() {
+            bytes[flip] = to;
+        }
+        for method in [Method::GET, Method::HEAD, Method::CONNECT] {
+            let told = |bytes: &[u8]| parse_response(bytes, &method).map(|p| p.map(|(p, taken)| (p.head.status, p.head.headers, p.framing, p.keep_alive, taken)));
+            let answer = told(&bytes);
+            let more = [&bytes[..], b"more"].concat();
+            if let Ok(Some((_, headers, .., taken))) = &answer {
+                prop_assert_eq!(&answer, &told(&more));
+                prop_assert!(*taken <= bytes.len() && headers.len() <= super::MAX_HEADERS);
+                prop_assert!((0..*taken).all(|cut| !matches!(parse_response(&bytes[..cut], &method), Ok(Some(_)))));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_parsed_can_be_written(path in "/[a-z0-9/]{0,20}", value in "[!-~]([ -~]{0,18}[!-~])?") {
         let text = format!("GET {path} HTTP/1.1\r\nhost: a\r\nx-y: {value}\r\n\r\n");
         let (parsed, taken) = parse_request(text.as_bytes()).unwrap().unwrap();
@@ -236,7 +299,9 @@ async fn serve_echo() -> (std::net::SocketAddr, impl Drop) {
     tokio::task::spawn_local(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let drain = drain.clone();
-            tokio::task::spawn_local(async move { server::serve(Io::from(tcp), &Echo, Ending::new(drain, None)).await });
+            let io = Io::from(tcp);
+            let ending = Ending::new(drain, &io);
+            tokio::task::spawn_local(async move { server::serve(io, &Echo, ending).await });
         }
     });
     (addr, Ends(Some(signal)))
@@ -287,6 +352,28 @@ fn broken_requests_get_an_answer_and_an_end() {
         let huge = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(70_000));
         let answer = talk(addr, huge.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    });
+}
+
+#[test]
+fn heads_that_never_end_are_cut_off_in_time() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let (addr, _server) = serve_echo().await;
+        let begun = tokio::time::Instant::now();
+        let mut tcp = TcpStream::connect(addr).await.unwrap();
+        tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nx: ").await.unwrap();
+        // A byte now and then is no excuse.
+        let mut answer = Vec::new();
+        for _ in 0..20 {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            if tcp.write_all(b"y").await.is_err() {
+                break;
+            }
+        }
+        let _ = tcp.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", answer.escape_ascii());
+        assert!(begun.elapsed() >= std::time::Duration::from_secs(60));
     });
 }
 

@@ -1,13 +1,15 @@
 //! The client's side of an HTTP/2 connection: many exchanges at a time.
 
-use super::{Incoming, MAX_HEADER_LIST_BYTES, Sending, Sent, Settings};
+use super::{Incoming, KeepAlive, MAX_HEADER_LIST_BYTES, Sending, Sent, Settings};
 use crate::{
     http::{Body, RequestHead, ResponseHead, SendError},
     io::Io,
+    secure::Standing,
 };
 use ::h2::{Reason, client::SendRequest};
 use bytes::Bytes;
 use std::{cell::Cell, future::poll_fn, rc::Rc, task::Poll};
+use tokio::sync::Notify;
 
 /// A connection that takes requests as long as it lives. Clones share it.
 #[derive(Clone)]
@@ -20,37 +22,68 @@ pub struct Client {
 struct State {
     closed: Cell<bool>,
     streams: Cell<usize>,
+    /// Woken when the last stream has ended.
+    idle: Notify,
 }
 
-/// Counts a stream as long as it lives.
-struct Open(Rc<State>);
+/// Counts a direction of a stream as long as it lives: until its request is sent, and until its response is read.
+pub(in crate::http) struct Open(Rc<State>);
+
+impl Open {
+    fn count(state: &Rc<State>) -> Self {
+        state.streams.set(state.streams.get() + 1);
+        Self(state.clone())
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.streams.get() == 0 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Resolves when the endpoint answers no ping.
+async fn silent(ping: Option<(::h2::PingPong, KeepAlive)>, state: Rc<State>) {
+    match ping {
+        Some((ping, keep_alive)) => super::keep_alive(ping, keep_alive, move || state.streams.get() > 0).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the endpoint is no longer believed and what was under way has ended. There are no new streams meanwhile.
+async fn disbelieved(standing: Option<Rc<Standing>>, state: &State) {
+    match standing {
+        Some(standing) => standing.lost().await,
+        None => std::future::pending().await,
+    }
+    state.closed.set(true);
+    loop {
+        let idle = state.idle.notified();
+        if state.streams.get() == 0 {
+            return;
+        }
+        idle.await;
     }
 }
 
 impl Client {
     /// Begins HTTP/2 on a connection; the connection's own work runs on this worker until it ends.
     pub async fn connect(io: Io, settings: &Settings) -> Result<Self, ::h2::Error> {
+        let standing = io.standing().cloned();
         let (send, mut connection) = builder(settings).handshake::<_, Bytes>(io).await?;
         let state = Rc::new(State::default());
-        let (ping, shared) = (connection.ping_pong(), state.clone());
-        let keep_alive = settings.keep_alive;
+        let ping = connection.ping_pong().zip(settings.keep_alive);
+        let shared = state.clone();
         tokio::task::spawn_local(async move {
-            let watched = shared.clone();
-            let gone = async move {
-                match (ping, keep_alive) {
-                    (Some(ping), Some(keep_alive)) => super::keep_alive(ping, keep_alive, move || watched.streams.get() > 0).await,
-                    _ => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "HTTP/2 connection ended");
                 },
-                () = gone => tracing::debug!("endpoint answers no ping"),
+                () = silent(ping, shared.clone()) => tracing::debug!("endpoint answers no ping"),
+                () = disbelieved(standing, &shared) => {}
             }
             shared.closed.set(true);
         });
@@ -70,8 +103,7 @@ impl Client {
             return Err(SendError { error: error.into(), unprocessed: true });
         }
         let end = body.is_end();
-        self.state.streams.set(self.state.streams.get() + 1);
-        let open = Open(self.state.clone());
+        let open = Open::count(&self.state);
         let (response, stream) = match send.send_request(http::Request::from_parts(head, ()), end) {
             Ok(begun) => begun,
             Err(error) => {
@@ -134,13 +166,14 @@ fn builder(settings: &Settings) -> ::h2::client::Builder {
 /// Makes the response; what is left of the request's body is sent on meanwhile.
 fn receive(response: http::Response<::h2::RecvStream>, sending: Option<Sending>, open: Open) -> (ResponseHead, Body) {
     let (head, stream) = response.into_parts();
-    let body = if stream.is_end_stream() { Body::empty() } else { Body::http2(Incoming::new(stream)) };
     if let Some(mut sending) = sending {
+        let also = Open::count(&open.0);
         tokio::task::spawn_local(async move {
             let _ = poll_fn(|cx| sending.poll(cx, &mut ())).await;
-            drop(open);
+            drop(also);
         });
     }
+    let body = if stream.is_end_stream() { Body::empty() } else { Body::http2(Incoming::new(stream).counted(open)) };
     (head, body)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod server;
+pub mod shared;
 
 use super::{Body, BodyError, Frame, Tally};
 use ::h2::{Reason, RecvStream, SendStream};
@@ -51,12 +52,19 @@ pub const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
 pub struct Incoming {
     stream: RecvStream,
     data_done: bool,
+    /// Tells the connection that the stream is still there.
+    _open: Option<client::Open>,
 }
 
 impl Incoming {
     /// Wraps a stream.
     pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, data_done: false }
+        Self { stream, data_done: false, _open: None }
+    }
+
+    /// The same body, counted as a stream of its connection.
+    pub(super) fn counted(self, open: client::Open) -> Self {
+        Self { _open: Some(open), ..self }
     }
 
     /// The next part of the body.
