@@ -1,8 +1,8 @@
 # Aliases only: logic is in xtask/, bench/ and e2e/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fmt lint doc clean
+.PHONY: help demo test bench images fmt lint doc clean
 
-# What `make bench` passes on, such as ARGS="--quick".
+# What `make bench` and `make images` pass on, such as ARGS="--quick".
 ARGS ?=
 
 help: ## this list
@@ -17,6 +17,10 @@ test: ## build once, then every test, the cheap ones first (as root or with sudo
 
 bench: ## measure the proxy beside its peers (ARGS="--quick" for a first look)
 	@bench/run $(ARGS)
+
+images: ## container images, without Docker (ARGS="REGISTRY FOLDER")
+	@xtask/os-packages build
+	@cargo xtask image $(ARGS)
 
 fmt: ## format
 	@cargo fmt --all

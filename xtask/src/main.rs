@@ -3,8 +3,10 @@
 //! ```text
 //! cargo xtask tidy               the laws of the project that no compiler checks
 //! cargo xtask test               build once, then every test, the cheap ones first
+//! cargo xtask image              container images, without Docker
 //! ```
 
+mod image;
 mod metadata;
 mod test;
 mod tidy;
@@ -18,7 +20,9 @@ fn main() -> anyhow::Result<ExitCode> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => tidy::run(&root),
         ["test"] => test::run(&root),
-        _ => bail!("cargo xtask tidy | test"),
+        ["image", "--test"] => image::for_tests(&root).map(|()| ExitCode::SUCCESS),
+        ["image", ref more @ ..] => image::run(&root, more).map(|()| ExitCode::SUCCESS),
+        _ => bail!("cargo xtask tidy | test | image [--test | REGISTRY [FOLDER]]"),
     }
 }
 

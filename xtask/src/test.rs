@@ -5,7 +5,10 @@
 //! this crate): whatever one leaves behind, even when it is killed, goes with it. Tests that want a real cluster get one
 //! each (`on-cluster`).
 
-use crate::metadata::{Metadata, Target, host};
+use crate::{
+    image,
+    metadata::{Metadata, Target, host},
+};
 use anyhow::Context;
 use std::{
     path::Path,
@@ -17,7 +20,7 @@ use std::{
 const CLUSTER: &str = "cluster";
 
 /// Test programs that do more beside a real cluster: they run in both stages.
-const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table"];
+const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table", "scenarios"];
 
 /// Which test programs belong to which stage, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,6 +57,7 @@ pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
             anyhow::ensure!(go.is_ok(), "a cluster is built from Go modules: install Go 1.26 or newer, and have `go` in PATH");
             succeed(Command::new(root.join("e2e/cluster/cluster")).arg("build"))
         })?;
+        stage("images for it", &|| image::for_tests(root))?;
         stage("scenarios on the real cluster", &|| stages.run_by("on-cluster", &plan.cluster))?;
     }
     report(&times);
@@ -144,13 +148,14 @@ mod tests {
             ("homarus-local", target("node", "test", &[])),
             ("homarus-control", target("cluster", "test", &["cluster"])),
             ("homarus-local", target("api_table", "test", &[])),
+            ("homarus-cli", target("scenarios", "test", &[])),
             ("homarus-daemon", target("admin", "test", &[])),
             ("homarus-cli", target("homarus", "bin", &[])),
         ];
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let found = plan(targets.iter().map(|(package, target)| (*package, target)));
         assert_eq!(found.features, names(&["homarus-control/cluster"]));
-        assert_eq!(found.scenarios, names(&["admin", "api_table", "node"]));
-        assert_eq!(found.cluster, names(&["api_table", "cluster"]));
+        assert_eq!(found.scenarios, names(&["admin", "api_table", "node", "scenarios"]));
+        assert_eq!(found.cluster, names(&["api_table", "cluster", "scenarios"]));
     }
 }

@@ -36,7 +36,7 @@ impl Destination {
 
     fn endpoints(&self, request: &GetDestination) -> Result<Reply, Status> {
         let settings = self.hub.read(|index| index.settings().clone());
-        let Target::Name { service, hostname, port } = Target::parse(&request.path, &settings).map_err(invalid)? else {
+        let Target::Name { service, hostname, port } = Target::parse(&request.path, &settings).map_err(invalid(&request.path))? else {
             return Err(Status::invalid_argument("IP queries not supported by Get API"));
         };
         let Context { node_name, .. } = Context::parse(&request.context_token);
@@ -51,7 +51,7 @@ impl Destination {
 
     fn profile(&self, request: &GetDestination) -> Result<Reply, Status> {
         let settings = self.hub.read(|index| index.settings().clone());
-        let target = match Target::parse(&request.path, &settings).map_err(invalid)? {
+        let target = match Target::parse(&request.path, &settings).map_err(invalid(&request.path))? {
             Target::Addr(addr) => ProfileTarget::Addr(addr),
             Target::Name { service, hostname: None, port } => ProfileTarget::Service(service, port),
             Target::Name { service, hostname: Some(hostname), port } => ProfileTarget::Instance(hostname, service, port),
@@ -108,8 +108,10 @@ impl Target {
     }
 }
 
-fn invalid(problem: &'static str) -> Status {
-    Status::invalid_argument(format!("Invalid authority: {problem}"))
+/// What is wrong with a path, in the words that tools look for: the name alone, then the reason.
+fn invalid(path: &str) -> impl Fn(&'static str) -> Status {
+    let host = path.rsplit_once(':').map_or(path, |(host, _)| host);
+    move |problem| Status::invalid_argument(format!("Invalid authority: {host}: {problem}"))
 }
 
 /// Why there is no view, as proxies understand it: some codes are final for them, with others they ask again.
@@ -127,6 +129,12 @@ pub(super) fn status(absence: Absence) -> Status {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        assert_eq!(invalid("foo:80")("no Service").message(), "Invalid authority: foo: no Service");
+        assert_eq!(invalid("foo")("no Service").message(), "Invalid authority: foo: no Service");
+    }
 
     #[test]
     fn paths() {
