@@ -68,9 +68,9 @@ LOADS = {
     "tcp-down": ("opaque TCP, 2 connections, server to client", own("bulk", "down", RAW, "2", "SECS")),
     "tcp-up": ("opaque TCP, 2 connections, client to server", own("bulk", "up", RAW, "2", "SECS")),
     # Each of these gets fresh namespaces: the TIME_WAIT entries that one leaves slow the next.
-    "conn-h1": ("a new client connection and one HTTP/1.1 request, 8 at a time (proxies may keep their session)", own("conn", "http", WEB, "8", "SECS", secs_scale=0.6)),
-    "conn-warm": ("a new mTLS session and a 1 KiB echo, 8 at a time, to a proxy that was met before", own("conn", "tcp", RAW, "8", "SECS", secs_scale=0.6)),
-    "conn-cold": ("the same where no session can be resumed", own("conn", "tcp", COLD, "8", "SECS", secs_scale=0.6)),
+    "conn-h1": ("a new client connection and one HTTP/1.1 request, 8 at a time (proxies may keep their session)", own("conn", "http", WEB, "8", "SECS", secs_scale=0.5)),
+    "conn-warm": ("a new mTLS session and a 1 KiB echo, 8 at a time, to a proxy that was met before", own("conn", "tcp", RAW, "8", "SECS", secs_scale=0.5)),
+    "conn-cold": ("the same where no session can be resumed", own("conn", "tcp", COLD, "8", "SECS", secs_scale=0.5)),
 }
 # What the table of the budgets wants; the others by --loads.
 DEFAULT = ["open1000", "h1", "grpc", "tcp-down", "tcp-up", "conn-h1", "conn-warm", "conn-cold"]
