@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use proptest::prelude::*;
 
 const BEFORE: &str = r#"
 response_total{direction="inbound",status_code="200",classification="success"} 100
@@ -65,4 +66,26 @@ fn who_looks_is_no_traffic() {
     let (empty, page) = (Page::default(), Page::read(&(line(4191) + &line(8080)), 4191));
     let traffic = page.since(&empty).tally(Direction::Inbound, |_| Some(())).remove(&()).unwrap();
     assert_eq!(traffic.success, 5.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A proxy that lies: figures may be odd, but there are no more of them than it told.
+    #[test]
+    fn whatever_a_proxy_counts(lines in proptest::collection::vec((0..FAMILIES.len(), "[0-9.+Inf]{0,4}", any::<f64>()), 0..12)) {
+        let line = |(family, le, value): &(usize, String, f64)| {
+            format!("{}{{direction=\"inbound\",peer=\"src\",le=\"{le}\"}} {value}\n", FAMILIES[*family])
+        };
+        let page = Page::read(&lines.iter().map(line).collect::<String>(), 4191);
+        let traffic = page.since(&Page::default()).tally(Direction::Inbound, |_| Some(()));
+        for traffic in traffic.values() {
+            for quantile in [Quantile::P50, Quantile::P95, Quantile::P99] {
+                let _ = traffic.latency.quantile(quantile);
+            }
+            let mut twice = traffic.clone();
+            twice.merge(traffic);
+            let _ = twice.success_rate();
+        }
+    }
 }

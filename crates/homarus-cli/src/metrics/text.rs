@@ -112,6 +112,7 @@ fn unescaped(text: &str) -> Cow<'_, str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn lines_of_a_page() {
@@ -129,5 +130,29 @@ mod tests {
         assert_eq!(labels.of("d"), None);
         assert_eq!(labels.iter().map(|(name, _)| name).collect::<String>(), "abc");
         assert_eq!(Labels::read("a=\"unfinished").of("a"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_a_page_says(page in "(\\PC{0,20}|[a-z]{1,3}(\\{[a-z=\"\\\\,}]{0,12})? ?[0-9eE+.Nan-]{0,6})(\n.{0,8}){0,3}") {
+            for sample in samples(&page) {
+                prop_assert!(sample.value.is_finite());
+                prop_assert!(Labels::read(sample.labels).iter().count() <= page.len());
+            }
+        }
+
+        /// Any value of a label, written as the format says, is read as it was.
+        #[test]
+        fn labels_are_read_as_they_were(values in proptest::collection::vec("\\PC{0,12}|[\"\\\\{},=\n]{0,8}", 1..4)) {
+            let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let written: Vec<_> = values.iter().map(|value| format!("l=\"{}\"", escape(value))).collect();
+            let line = format!("m{{{}}} 1.5", written.join(","));
+            let read: Vec<_> = samples(&line).collect();
+            prop_assert_eq!(read.len(), 1, "{}", line);
+            let labels = Labels::read(read[0].labels);
+            prop_assert_eq!(labels.iter().map(|(_, value)| value).collect::<Vec<_>>(), values.iter().collect::<Vec<_>>());
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! A `homarus up` of its own for these tests, and what a user does with it.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{apps::v1::Deployment, core::v1::Pod},
+};
 use kube::{
     Api, Client, Config,
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
@@ -113,12 +116,21 @@ impl Up {
         });
     }
 
+    /// The objects of a kind in a namespace.
+    pub fn api<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType: Default>>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Does what is asked of the API.
+    pub fn ask<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.runtime.block_on(asked)
+    }
+
     /// Waits until all pods of a deployment are available.
     pub fn wait_for_deployment(&self, namespace: &str, name: &str) {
-        use k8s_openapi::api::apps::v1::Deployment;
-        let api: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+        let api = self.api::<Deployment>(namespace);
         self.wait_for(&format!("deployment {namespace}/{name}"), || {
-            let deployment = self.runtime.block_on(api.get(name)).ok()?;
+            let deployment = self.ask(api.get(name)).ok()?;
             let want = deployment.spec?.replicas.unwrap_or(1);
             (deployment.status?.available_replicas.unwrap_or(0) == want).then_some(())
         });
@@ -138,15 +150,15 @@ impl Up {
             },
         }))
         .unwrap();
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        self.runtime.block_on(api.create(&PostParams::default(), &pod)).unwrap();
+        let api = self.api::<Pod>(namespace);
+        self.ask(api.create(&PostParams::default(), &pod)).unwrap();
         self.wait_for(&format!("script {name}"), || {
-            let status = self.runtime.block_on(api.get(&name)).ok()?.status?;
+            let status = self.ask(api.get(&name)).ok()?.status?;
             let script = status.container_statuses?.into_iter().find(|c| c.name == "script")?;
             script.state?.terminated.map(drop)
         });
         let params = kube::api::LogParams { container: Some("script".into()), ..Default::default() };
-        self.runtime.block_on(api.logs(&name, &params)).unwrap().trim().to_owned()
+        self.ask(api.logs(&name, &params)).unwrap().trim().to_owned()
     }
 
     /// Runs the CLI against this mesh.
