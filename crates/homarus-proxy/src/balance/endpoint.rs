@@ -1,6 +1,9 @@
 //! One endpoint: its connections, its load, whether it is ready, and what is counted about it.
 
-use super::Load;
+use super::{
+    Load,
+    exchange::{Exchange, Pending},
+};
 use crate::{
     fault::Cause,
     forward::{
@@ -8,7 +11,7 @@ use crate::{
         metrics,
     },
     http::{
-        Body, BodyError, RequestHead, ResponseHead, SendError, Tally,
+        Body, RequestHead, ResponseHead,
         h1::{
             client::{Client as Http1, Received, Send},
             pool::Pool,
@@ -17,11 +20,11 @@ use crate::{
         headers, is_http2,
     },
     io::Io,
-    net::{self, Instant},
+    net,
     observe::{
         Labels,
         balancer::{EndpointGauges, EndpointState},
-        http::{Broken, Class, RequestMetrics, grpc_status},
+        http::RequestMetrics,
         labels,
         stack::{Place, Stack},
     },
@@ -297,13 +300,12 @@ impl Endpoint {
 
     fn begin(&self, request: &HeaderMap) -> Exchange {
         self.metrics.request();
-        Exchange {
-            pending: Some(Pending::begin(self.me.clone())),
-            metrics: self.metrics.clone(),
-            started: net::now(),
-            grpc_request: headers::is_grpc(request),
-            class: None,
-        }
+        Exchange::begin(Pending::begin(self.me.clone()), self.metrics.clone(), headers::is_grpc(request))
+    }
+
+    /// Its load, for what is under way.
+    pub(super) fn pending(&self) -> &Load {
+        &self.load
     }
 
     fn count_ready(&self, ready: bool) {
@@ -391,109 +393,5 @@ fn http2_settings(ours: &crate::config::Http2Client, endpoint: &model::Http2Para
             while_idle: k.while_idle,
         }),
         ..h2::Settings::default()
-    }
-}
-
-/// A request under way, as the load counts it.
-pub struct Pending(Weak<Endpoint>);
-
-impl Pending {
-    fn begin(endpoint: Weak<Endpoint>) -> Self {
-        if let Some(endpoint) = endpoint.upgrade() {
-            endpoint.load.begin();
-        }
-        Self(endpoint)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(endpoint) = self.0.upgrade() {
-            endpoint.load.end();
-        }
-    }
-}
-
-/// One request and its response, as the endpoint's metrics and load see them.
-pub struct Exchange {
-    /// Until the first part of the response's body is there.
-    pending: Option<Pending>,
-    metrics: Rc<RequestMetrics>,
-    started: Instant,
-    grpc_request: bool,
-    /// Set with the response's head, taken at its end.
-    class: Option<Class>,
-}
-
-impl Exchange {
-    /// When the request was sent.
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-
-    fn answered(mut self, head: &ResponseHead, body: &Body) -> Self {
-        let grpc = if self.grpc_request { grpc_status(&head.headers) } else { None };
-        self.class = Some(Class { status: Some(head.status), grpc, error: None });
-        if body.is_end() {
-            self.first();
-        }
-        self
-    }
-
-    fn refused(mut self, error: SendError) -> Refused {
-        self.class = None;
-        let broken = Broken::of(&error.error);
-        self.metrics.response(Class { status: None, grpc: None, error: Some(broken) });
-        let cause = match &error.error {
-            BodyError::Io(error) => Cause::Broken(format!("endpoint broke the connection: {error}")),
-            other => Cause::Broken(format!("endpoint gave no response: {other}")),
-        };
-        Refused { cause, unprocessed: error.unprocessed }
-    }
-
-    /// The first part of the body is there.
-    fn first(&mut self) {
-        let Some(pending) = self.pending.take() else { return };
-        let now = net::now();
-        let elapsed = now.duration_since(self.started);
-        if let Some(endpoint) = pending.0.upgrade() {
-            endpoint.load.sample(elapsed, now);
-        }
-        if let Some(status) = self.class.and_then(|c| c.status) {
-            self.metrics.latency(status, elapsed);
-        }
-    }
-}
-
-impl Tally for Exchange {
-    fn data(&mut self, _: usize) {
-        self.first();
-    }
-
-    fn complete(&mut self, trailers: Option<&HeaderMap>) {
-        self.first();
-        if let Some(mut class) = self.class.take() {
-            if self.grpc_request {
-                class.grpc = trailers.and_then(grpc_status).or(class.grpc);
-            }
-            self.metrics.response(class);
-        }
-    }
-
-    fn failed(&mut self, error: &BodyError) {
-        self.first();
-        if let Some(class) = self.class.take() {
-            self.metrics.response(Class { error: Some(Broken::of(error)), ..class });
-        }
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        // The client went away before the end.
-        if let Some(class) = self.class.take() {
-            self.first();
-            self.metrics.response(class);
-        }
     }
 }

@@ -6,9 +6,11 @@
 //! are shed at once until an endpoint is ready.
 
 mod endpoint;
+mod exchange;
 mod load;
 
-pub use endpoint::{Endpoint, Exchange, Refused, Reply, Settings};
+pub use endpoint::{Endpoint, Refused, Reply, Settings};
+pub use exchange::Exchange;
 pub use load::Load;
 
 use crate::{

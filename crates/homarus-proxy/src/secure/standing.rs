@@ -305,3 +305,66 @@ impl Session {
         shown.unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::Wake,
+    };
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_asked_to_end_and_then_cut() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let cx = Context::from_waker(&waker);
+        let standing = Standing::new(Rc::from([]), Role::Server, None);
+        let (seat, quiet) = (standing.seat(), standing.seat());
+        assert!(seat.holds(&cx) && !standing.is_lost() && standing.due().is_none());
+
+        standing.lose("a test says so");
+        assert_eq!((woken.0.load(Relaxed), standing.due()), (1, Some(GRACE)));
+        standing.lost().await;
+        assert!(seat.holds(&cx) && quiet.holds(&cx), "what is under way has its time");
+        standing.advance();
+        assert!(seat.holds(&cx));
+
+        tokio::time::advance(GRACE).await;
+        standing.advance();
+        assert_eq!((woken.0.load(Relaxed), standing.due()), (3, None));
+        assert!(!seat.holds(&cx) && !quiet.holds(&cx));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leaves_end() {
+        let ended = Standing::new(Rc::from([]), Role::Client, Some(SystemTime::now() - Duration::from_secs(1)));
+        let later = Standing::new(Rc::from([]), Role::Client, Some(SystemTime::now() + Duration::from_secs(60)));
+        for standing in [&ended, &later] {
+            standing.advance();
+        }
+        assert!(ended.is_lost() && !later.is_lost());
+        assert!(later.due().is_some_and(|left| left > Duration::from_secs(50)));
+    }
+
+    #[test]
+    fn seats_are_given_again() {
+        let standing = Standing::new(Rc::from([]), Role::Client, None);
+        for _ in 0..100 {
+            let seats = [standing.seat(), standing.seat()];
+            assert!(seats.iter().all(|seat| seat.number < 2));
+        }
+    }
+}

@@ -3,7 +3,10 @@
 use crate::{PROXY, mesh};
 use homarus_testkit::{
     client::{Http1, block_on, collect, http2, request},
+    control::{Allow, Inbound, Protocol},
+    ground::UNMESHED,
     mesh::{CLIENT_ID, Plan, SERVER_ID},
+    proxy::Proxy,
     servers::{Asked, echo, echo_h2, http1, mirror, respond, serve_h2},
     wait_for,
 };
@@ -232,6 +235,150 @@ fn metrics_tell_of_frames_queues_detection_and_stacks() {
         ("homarus_tls_handshakes_total", vec![("direction", "inbound"), ("kind", "full")]),
     ];
     check(&mesh.server_proxy().metrics(), &expected);
+}
+
+/// What §7 of proxy-traffic lists and these parts produce, as a scrape declares it.
+const BOTH: &[&str] = &[
+    "request_total counter",
+    "response_latency_ms histogram",
+    "response_total counter",
+    "control_request_total counter",
+    "control_response_latency_ms histogram",
+    "control_response_total counter",
+    "tcp_open_total counter",
+    "tcp_open_connections gauge",
+    "tcp_read_bytes_total counter",
+    "tcp_write_bytes_total counter",
+    "tcp_close_total counter",
+    "stack_create_total counter",
+    "stack_drop_total counter",
+    "stack_poll_total counter",
+    "stack_poll_total_ms counter",
+    "proxy_build_info gauge",
+    "rustls_info gauge",
+    "process_start_time_seconds gauge",
+    "process_clock_time_seconds gauge",
+    "process_virtual_memory_bytes gauge",
+    "process_resident_memory_bytes gauge",
+    "process_open_fds gauge",
+    "process_max_fds gauge",
+    "process_threads gauge",
+    "process_uptime_seconds counter",
+    "process_cpu_seconds counter",
+    "process_network_receive_bytes counter",
+    "process_network_transmit_bytes counter",
+    "tokio_rt_workers gauge",
+    "tokio_rt_injection_queue_depth gauge",
+    "tokio_rt_park counter",
+    "tokio_rt_busy_seconds counter",
+    "control_identity_cert_expiration_timestamp_seconds gauge",
+    "control_identity_cert_refresh_timestamp_seconds gauge",
+    "control_identity_cert_refreshes counter",
+];
+const INBOUND: &[&str] = &[
+    "inbound_http_authz_allow_total counter",
+    "inbound_http_authz_deny_total counter",
+    "inbound_http_errors_total counter",
+    "inbound_tcp_authz_allow_total counter",
+    "inbound_tcp_authz_deny_total counter",
+    "inbound_tcp_errors_total counter",
+    "inbound_tcp_detect_http_duration_seconds histogram",
+    "inbound_tcp_detect_http_results counter",
+    "inbound_tcp_transport_header_connections counter",
+];
+const OUTBOUND: &[&str] = &[
+    "outbound_http_errors_total counter",
+    "outbound_tcp_errors_total counter",
+    "outbound_tcp_protocol_connections counter",
+    "outbound_tcp_detect_http_duration_seconds histogram",
+    "outbound_tcp_detect_http_results counter",
+    "outbound_http_route_request_duration_seconds histogram",
+    "outbound_http_route_request_statuses counter",
+    "outbound_http_route_request_frame_size_bytes histogram",
+    "outbound_http_route_backend_requests counter",
+    "outbound_http_route_backend_response_duration_seconds histogram",
+    "outbound_http_route_backend_response_statuses counter",
+    "outbound_http_route_backend_response_frame_size_bytes histogram",
+    "outbound_tcp_route_open counter",
+    "outbound_tcp_route_close counter",
+    "outbound_tcp_transfer_cost_bytes counter",
+];
+const OF_PROTOCOL: &[&str] = &[
+    "requests counter",
+    "request_duration_seconds histogram",
+    "response_duration_seconds histogram",
+    "request_frame_size_bytes histogram",
+    "response_frame_size_bytes histogram",
+    "statuses counter",
+];
+const OF_BALANCER: &[&str] = &[
+    "endpoints gauge",
+    "p2c_endpoints gauge",
+    "p2c_updates counter",
+    "queue_length gauge",
+    "queue_requests counter",
+    "queue_latency_seconds histogram",
+    "queue_gate_open counter",
+    "queue_gate_shut counter",
+    "queue_gate_open_time_seconds gauge",
+    "queue_gate_shut_time_seconds gauge",
+    "queue_gate_timeout_seconds gauge",
+];
+
+#[test]
+fn every_family_of_the_list_is_declared() {
+    let mesh = mesh();
+    let free = mesh.server().listen(0).local_addr().unwrap().port();
+    let grpc = serve_h2(mesh.server().listen(0), None, echo_h2);
+    let grpc_only = Inbound { protocol: Protocol::Grpc, allow: Allow::Unauthenticated };
+    mesh.control.change(|state| _ = state.inbound.insert(grpc, grpc_only));
+    let port = mesh.serve(mirror);
+    let (web, db) = (mesh.service_at("web", port), mesh.opaque_service_at("db", mesh.serve(echo)));
+    let (none, gone) = (mesh.service_at("none", free), mesh.opaque_service_at("gone", free));
+    let ask = |to, status| assert_eq!(Http1::new(mesh.client().connect(to).unwrap()).get("/").status(), status);
+    let say = |to| {
+        let mut tcp = mesh.client().connect(to).unwrap();
+        let _ = tcp.write_all(b"x");
+        let _ = std::io::Read::read(&mut tcp, &mut [0]);
+    };
+    ask(web, 200);
+    say(db);
+    ask(none, 502);
+    say(gone);
+    // Refused by the machine itself, without a proxy there.
+    ask(mesh.service_at("nobody", *UNMESHED.end()), 502);
+    say(mesh.opaque_service_at("nobody-opaque", *UNMESHED.end()));
+    let unmeshed = mesh.client().connect_unmeshed(mesh.server().at(port)).unwrap();
+    assert_eq!(Http1::new(unmeshed).get("/").status(), 200);
+    let tcp = mesh.client().connect(mesh.service_at("grpc", grpc)).unwrap();
+    block_on(async {
+        let mut client = http2(tcp).await.ready().await.unwrap();
+        let (response, _) = client.send_request(request("POST", "/a.B/C", &[("content-type", "application/grpc")]), true).unwrap();
+        collect(response.await.unwrap().into_body()).await.unwrap();
+    });
+    mesh.control.allow(Allow::Deny);
+    wait_for("the denial", || (Http1::new(mesh.client().connect(web).unwrap()).get("/").status() == 403).then_some(()));
+    let denied = |proxy: &Proxy| proxy.metrics().sum("inbound_tcp_authz_deny_total", &[]) > 0.0;
+    wait_for("connections are denied too", || {
+        say(db);
+        mesh.proxies().any(denied).then_some(())
+    });
+    mesh.control.allow(Allow::Unauthenticated);
+
+    let balancers = ["outbound_http_balancer", "outbound_tcp_balancer"];
+    let controls = ["control_identity_balancer", "control_destination_balancer", "control_policy_balancer"];
+    let set = |prefixes: &[&str], families: &[&str]| -> Vec<String> {
+        prefixes.iter().flat_map(|prefix| families.iter().map(move |family| format!("{prefix}_{family}"))).collect()
+    };
+    let all = |lists: &[&[&str]]| -> Vec<String> { lists.concat().iter().map(ToString::to_string).collect() };
+    let out = [all(&[OUTBOUND, BOTH]), set(&balancers, OF_BALANCER), set(&controls, OF_BALANCER)].concat();
+    let inbound = [all(&[INBOUND, BOTH]), set(&["inbound_http", "inbound_grpc"], OF_PROTOCOL)].concat();
+    for (proxy, declared) in mesh.proxies().zip([out, inbound]) {
+        let text = proxy.metrics().0;
+        let missing: Vec<_> = declared.iter().filter(|family| !text.contains(&format!("\n# TYPE {family}\n"))).collect();
+        assert!(missing.is_empty(), "{missing:?} is missing in\n{text}");
+        assert!(text.ends_with("# EOF\n"));
+    }
 }
 
 fn check(metrics: &homarus_testkit::metrics::Metrics, expected: &[(&str, Vec<(&str, &str)>)]) {
