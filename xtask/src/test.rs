@@ -20,7 +20,7 @@ use std::{
 const CLUSTER: &str = "cluster";
 
 /// Test programs that do more beside a real cluster: they run in both stages.
-const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table", "scenarios"];
+const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table", "acceptance"];
 
 /// Which test programs belong to which stage, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -148,14 +148,14 @@ mod tests {
             ("homarus-local", target("node", "test", &[])),
             ("homarus-control", target("cluster", "test", &["cluster"])),
             ("homarus-local", target("api_table", "test", &[])),
-            ("homarus-cli", target("scenarios", "test", &[])),
+            ("homarus-cli", target("acceptance", "test", &[])),
             ("homarus-daemon", target("admin", "test", &[])),
             ("homarus-cli", target("homarus", "bin", &[])),
         ];
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let found = plan(targets.iter().map(|(package, target)| (*package, target)));
         assert_eq!(found.features, names(&["homarus-control/cluster"]));
-        assert_eq!(found.scenarios, names(&["admin", "api_table", "node", "scenarios"]));
-        assert_eq!(found.cluster, names(&["api_table", "cluster", "scenarios"]));
+        assert_eq!(found.scenarios, names(&["acceptance", "admin", "api_table", "node"]));
+        assert_eq!(found.cluster, names(&["acceptance", "api_table", "cluster"]));
     }
 }

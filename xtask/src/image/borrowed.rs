@@ -23,7 +23,7 @@ cd "$LINKERD2_PROXY_IDENTITY_DIR"
 openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -outform DER -out key.p8
 printf '[req]\ndistinguished_name=name\n[name]\n' > request.cnf
 openssl req -new -config request.cnf -key key.p8 -keyform DER -outform DER -out csr.der \
-  -subj "/CN=$LINKERD2_PROXY_IDENTITY_LOCAL_NAME" -addext "subjectAltName=DNS:$LINKERD2_PROXY_IDENTITY_LOCAL_NAME"
+  -subj / -addext "subjectAltName=DNS:$LINKERD2_PROXY_IDENTITY_LOCAL_NAME"
 exec /usr/lib/linkerd/linkerd2-proxy
 "#;
 
