@@ -71,11 +71,15 @@ fn target(root: &Path) -> PathBuf {
 }
 
 fn write(folder: &Path, images: &[Image]) -> anyhow::Result<()> {
-    // What an earlier version of this made is not to be loaded by anybody.
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("emptying {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    // An archive that an earlier version of this made is not to be loaded by anybody. The folder is the caller's: whatever
+    // else lies there stays.
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tar") && path.is_file() {
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
     }
-    fs::create_dir_all(folder)?;
     for image in images {
         let path = folder.join(format!("{}.tar", image.title));
         fs::write(&path, image.archive()?).with_context(|| format!("writing {}", path.display()))?;
