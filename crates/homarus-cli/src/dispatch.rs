@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::cluster::Cluster;
 use crate::command_line::{self, Cli, Command, Globals, Line};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::{check, completion, controller, diagnostics, identity, inject, stat, terminal, top, up, version};
+use crate::{check, completion, controller, diagnostics, identity, inject, install, stat, terminal, top, up, version};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -72,6 +72,10 @@ async fn run(globals: &Globals, command: Command) -> Outcome {
         Command::Up(args) => up::run(&args).await,
         Command::Down(args) => up::down(&args).await,
         Command::Status(args) => up::status(&args).await,
+        Command::Install(args) => install::run(globals, &args).await,
+        Command::Upgrade(args) => install::upgrade(globals, &args).await,
+        Command::Prune(args) => install::prune(globals, &args).await,
+        Command::Uninstall(args) => install::uninstall(globals, &args).await,
         Command::Inject(args) => inject::run(globals, &args).await,
         Command::Uninject(args) => inject::run_uninject(globals, &args).await,
         Command::Check(args) => check::run(globals, &args).await,

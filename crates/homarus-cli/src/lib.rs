@@ -7,6 +7,7 @@
 //! Invariants: what was asked for goes to standard output, everything else to standard error; colour and progress appear on
 //! terminals only; exit codes are 0, 1 for what failed or is not well, 2 for what was not understood.
 
+pub mod chart;
 pub mod check;
 pub mod cluster;
 pub mod command_line;
@@ -16,6 +17,7 @@ pub mod diagnostics;
 pub mod failure;
 pub mod identity;
 pub mod inject;
+pub mod install;
 pub mod metrics;
 pub mod reach;
 pub mod resources;

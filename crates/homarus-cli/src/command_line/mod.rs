@@ -1,5 +1,6 @@
 //! The tree of commands and their flags.
 
+mod install;
 mod words;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use homarus_model::duration;
 
+pub use install::{ControlFlags, Install, OnceFlags, Prune, Uninstall, Upgrade, ValueFlags};
 pub use words::{Line, sort};
 
 /// A service mesh in one program.
@@ -65,6 +67,14 @@ pub enum Command {
     Down(Down),
     /// Show the mesh of this machine
     Status(Status),
+    /// Print what installs the control plane
+    Install(Box<Install>),
+    /// Print what upgrades the control plane
+    Upgrade(Box<Upgrade>),
+    /// Print what an upgrade left behind, to be deleted
+    Prune(Prune),
+    /// Print what belongs to the mesh, to be deleted
+    Uninstall(Uninstall),
     /// Check that the control plane and the proxies are well
     Check(Check),
     /// Show success, rate and latency of workloads, measured at their proxies

@@ -7,7 +7,7 @@ use crate::command_line::Manifests;
 use crate::failure::Failure;
 
 /// The documents of a text; empty ones are left out.
-pub(super) fn read(text: &str) -> Result<Vec<Value>, Failure> {
+pub(crate) fn read(text: &str) -> Result<Vec<Value>, Failure> {
     let mut documents = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
         let value =
@@ -20,7 +20,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Value>, Failure> {
 }
 
 /// Documents as text, each YAML document followed by `---`.
-pub(super) fn write(documents: &[Value], format: Manifests) -> Result<String, Failure> {
+pub(crate) fn write(documents: &[Value], format: Manifests) -> Result<String, Failure> {
     let mut text = String::new();
     for document in documents {
         match format {

@@ -4,9 +4,9 @@
 //! do, with the same code ([`homarus_kube::injection`]). Objects are read as JSON and written back whole, so that fields
 //! we know nothing of survive.
 
-mod documents;
+pub(crate) mod documents;
 mod report;
-mod source;
+pub(crate) mod source;
 mod transform;
 
 use homarus_kube::injection::values::Values;

@@ -23,7 +23,7 @@ const MAX_REDIRECTS: usize = 5;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Everything that a source has, as one text of documents.
-pub(super) async fn read(source: Option<&str>) -> Result<String, Failure> {
+pub(crate) async fn read(source: Option<&str>) -> Result<String, Failure> {
     let text = match source {
         None => return Err(Failure::usage("please specify a kubernetes resource file")),
         Some("-") => {

@@ -1,0 +1,190 @@
+//! What a cluster says to an installation: what is there already, and what isn't yet.
+
+use std::collections::BTreeSet;
+
+use homarus_identity::anchors::TrustAnchors;
+use homarus_identity::issuer::{Issuer, Validity};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::Value as Json;
+
+use crate::chart::Values;
+use crate::cluster::Cluster;
+use crate::failure::Failure;
+
+/// One of the Gateway API's custom resources stands for all.
+const GATEWAY_CRD: &str = "httproutes.gateway.networking.k8s.io";
+/// One of ours does too.
+const OUR_CRD: &str = "servers.policy.linkerd.io";
+/// Every injected pod says with it whose it is.
+const CONTROL_PLANE_NS: &str = "linkerd.io/control-plane-ns";
+
+/// Whose the Gateway API's custom resources are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GatewayApi {
+    /// There are none.
+    Absent,
+    /// A service mesh of our kind installed them.
+    Ours,
+    /// Something else did.
+    Foreign,
+}
+
+impl GatewayApi {
+    /// Whether to install them, given what the user says. A cluster without them gets them: the mesh needs them.
+    pub(super) fn installs(self, wanted: Option<bool>) -> Result<bool, Failure> {
+        match (self, wanted) {
+            (Self::Absent | Self::Ours, None | Some(true)) => Ok(true),
+            (Self::Foreign, None | Some(false)) => Ok(false),
+            (Self::Absent, Some(false)) => Err(Failure::new("The Gateway API CRDs must be installed prior to installing Linkerd")
+                .remedy("Install them from https://gateway-api.sigs.k8s.io, or leave installGatewayAPI away.")),
+            (Self::Ours, Some(false)) => {
+                Err(Failure::new("Linkerd is providing GW API, but your current install configuration will remove it"))
+            }
+            (Self::Foreign, Some(true)) => Err(Failure::new(
+                "Linkerd cannot install the Gateway API CRDs because they are already installed by an external source. Please set \
+                 `installGatewayAPI` to `false`.",
+            )),
+        }
+    }
+}
+
+/// Whose the Gateway API is here.
+pub(super) async fn gateway_api(cluster: &Cluster) -> Result<GatewayApi, Failure> {
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    Ok(match crds.get_opt(GATEWAY_CRD).await? {
+        None => GatewayApi::Absent,
+        Some(crd) => match crd.annotations().get("linkerd.io/created-by") {
+            Some(by) if by.contains("linkerd") => GatewayApi::Ours,
+            _ => GatewayApi::Foreign,
+        },
+    })
+}
+
+/// Whether our custom resources are there.
+pub(super) async fn has_crds(cluster: &Cluster, command: &str) -> Result<(), Failure> {
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    match crds.get_opt(OUR_CRD).await? {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(format!("Linkerd CRDs must be installed first. Run linkerd {command} with the --crds flag."))
+            .remedy(format!("homarus {command} --crds | kubectl apply -f -"))),
+    }
+}
+
+/// Whether the control plane can be installed and isn't yet.
+pub(super) async fn ready_for_the_control_plane(cluster: &Cluster) -> Result<(), Failure> {
+    has_crds(cluster, "install").await?;
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.control_plane_ns);
+    match maps.get_opt("linkerd-config").await? {
+        None => Ok(()),
+        Some(_) => Err(Failure::new(format!(
+            "Can't install the Linkerd control plane in the '{}' namespace. Reason: ConfigMap/linkerd-config already exists.",
+            cluster.control_plane_ns
+        ))
+        .remedy("If this is expected, use --ignore-cluster; to change what is there, run `homarus upgrade`.")),
+    }
+}
+
+/// The ports of the API server, in front of its Service and behind: control-plane pods reach it past their proxies.
+pub(super) async fn api_server_ports(cluster: &Cluster) -> Result<Option<String>, Failure> {
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), "default");
+    let Some(spec) = services.get_opt("kubernetes").await?.and_then(|service| service.spec) else { return Ok(None) };
+    let mut ports = BTreeSet::new();
+    for port in spec.ports.into_iter().flatten() {
+        ports.insert(port.port);
+        if let Some(IntOrString::Int(target)) = port.target_port {
+            ports.insert(target);
+        }
+    }
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    Ok((!ports.is_empty()).then(|| ports.join(",")))
+}
+
+/// Whether extensions or injected pods would be left without their control plane.
+pub(super) async fn nothing_depends_on_us(cluster: &Cluster) -> Result<(), Failure> {
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let extensions = namespaces.list(&ListParams::default().labels("linkerd.io/extension")).await?;
+    let names: Vec<String> =
+        extensions.iter().filter_map(|namespace| namespace.labels().get("linkerd.io/extension").cloned()).collect();
+    if !names.is_empty() {
+        let what = "Please uninstall the following extensions before uninstalling the control-plane:";
+        return Err(Failure::new(format!("{what}\n\t* {}", names.join("\n\t* "))));
+    }
+    let pods: Vec<String> =
+        injected(cluster).await?.iter().map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
+    if !pods.is_empty() {
+        let what = "Please uninject the following pods before uninstalling the control-plane:";
+        return Err(
+            Failure::new(format!("{what}\n\t* {}", pods.join("\n\t* "))).remedy("Or use --force: they keep running, unmanaged.")
+        );
+    }
+    Ok(())
+}
+
+/// Injected pods that are not the control plane's own.
+async fn injected(cluster: &Cluster) -> Result<Vec<Pod>, Failure> {
+    let pods: Api<Pod> = Api::all(cluster.client.clone());
+    let all = pods.list(&ListParams::default().labels(CONTROL_PLANE_NS)).await?;
+    let ours = |pod: &Pod| pod.labels().contains_key("linkerd.io/control-plane-component");
+    Ok(all.into_iter().filter(|pod| !ours(pod)).collect())
+}
+
+/// Whether every proxy that runs trusts the issuer of the values.
+pub(super) async fn trusted_by_all(cluster: &Cluster, values: &Values) -> Result<(), Failure> {
+    let tls = |key: &str| {
+        values.get("identity").and_then(|identity| identity.pointer(&format!("/issuer/tls/{key}"))).and_then(Json::as_str)
+    };
+    let (Some(certificate), Some(key)) = (tls("crtPEM"), tls("keyPEM")) else { return Ok(()) };
+    let now = std::time::SystemTime::now();
+    let trusts = |pem: &str| {
+        TrustAnchors::from_pem(pem)
+            .is_ok_and(|anchors| Issuer::from_pem(certificate, key, &anchors, Validity::default(), now).is_ok())
+    };
+    let pods = injected(cluster).await?;
+    let doubting: Vec<String> = pods
+        .iter()
+        .filter(|pod| trusted_roots(pod).is_some_and(|pem| !trusts(&pem)))
+        .map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()))
+        .collect();
+    if doubting.is_empty() {
+        return Ok(());
+    }
+    let what =
+        "You are attempting to use an issuer certificate which does not validate against the trust anchors of the following pods:";
+    Err(Failure::new(format!("{what}\n\t* {}", doubting.join("\n\t* ")))
+        .remedy("These pods do not have the current trust bundle and must be restarted. Use the --force flag to proceed anyway."))
+}
+
+/// The roots that a pod was injected with.
+fn trusted_roots(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut env =
+        containers.filter(|container| container.name == "linkerd-proxy").flat_map(|container| container.env.iter().flatten());
+    env.find(|variable| variable.name == "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS")?.value.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_gateway_api_is_installed_where_nobody_else_did() {
+        for (found, wanted, installs) in [
+            (GatewayApi::Absent, None, Some(true)),
+            (GatewayApi::Absent, Some(true), Some(true)),
+            (GatewayApi::Absent, Some(false), None),
+            (GatewayApi::Ours, None, Some(true)),
+            (GatewayApi::Ours, Some(false), None),
+            (GatewayApi::Foreign, None, Some(false)),
+            (GatewayApi::Foreign, Some(false), Some(false)),
+            (GatewayApi::Foreign, Some(true), None),
+        ] {
+            assert_eq!(found.installs(wanted).ok(), installs, "{found:?} {wanted:?}");
+        }
+    }
+}
