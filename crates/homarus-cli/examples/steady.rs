@@ -3,8 +3,8 @@
 //! `steady HOST:PORT RATE` asks `GET /` of a server until it is told to end (SIGTERM or SIGINT). It is an open loop: when
 //! a request is due doesn't depend on the fate of those before it, and each waits for its own answer, on a kept connection
 //! if one is free. Nothing is tried again. Every request that got no `200` is a line of JSON with when it was sent and when
-//! it failed, in microseconds since 1970; the last line counts all of them, and how many each server answered, which
-//! servers tell by the first line of their answer.
+//! it failed, in microseconds since 1970; the last line counts all of them, how many each server answered, which servers tell
+//! by the first line of their answer, and the seconds in which an answer was slow, with its milliseconds.
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -25,6 +25,8 @@ use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
 /// How long a request may take.
 const LIMIT: Duration = Duration::from_secs(20);
+/// What is told by the second, as nobody should have waited for that long.
+const SLOW: Duration = Duration::from_millis(500);
 /// How many may be under way; more are lost.
 const MAX_UNDER_WAY: usize = 10_000;
 
@@ -33,7 +35,8 @@ async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [authority, rate] = &args[..] else { bail!("usage: steady HOST:PORT RATE") };
     let addr = tokio::net::lookup_host(authority).await?.next().with_context(|| format!("{authority} has no address"))?;
-    let client = Rc::new(Client { authority: authority.clone(), addr, idle: RefCell::default(), seen: RefCell::default() });
+    let (idle, seen) = (RefCell::default(), RefCell::default());
+    let client = Rc::new(Client { authority: authority.clone(), addr, began: Instant::now(), idle, seen });
     let between = Duration::from_secs(1) / rate.parse()?;
     tokio::task::LocalSet::new().run_until(client.load(between)).await
 }
@@ -41,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
 struct Client {
     authority: String,
     addr: SocketAddr,
+    began: Instant,
     idle: RefCell<Vec<SendRequest<Empty<Bytes>>>>,
     seen: RefCell<Seen>,
 }
@@ -50,13 +54,15 @@ struct Seen {
     failed: usize,
     servers: BTreeMap<String, usize>,
     took: Vec<Duration>,
+    /// The longest that an answer took to a request of each second.
+    longest: BTreeMap<u64, Duration>,
 }
 
 impl Client {
     async fn load(self: Rc<Self>, between: Duration) -> anyhow::Result<()> {
         let mut ends = drain::requests()?;
         let mut under_way = JoinSet::new();
-        let (began, mut due) = (Instant::now(), tokio::time::interval(between));
+        let mut due = tokio::time::interval(between);
         let mut requests = 0;
         loop {
             tokio::select! {
@@ -68,16 +74,18 @@ impl Client {
             under_way.spawn_local(self.clone().request());
             requests += 1;
         }
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = self.began.elapsed().as_secs_f64();
         while under_way.join_next().await.is_some() {}
         let mut seen = self.seen.take();
         seen.took.sort();
         let at = |part: f64| seen.took.get((seen.took.len() as f64 * part) as usize).or(seen.took.last());
         let ms = |part| at(part).map(|took| took.as_secs_f64() * 1e3);
         let (p50, p99, max) = (ms(0.5), ms(0.99), ms(1.0));
+        seen.longest.retain(|_, took| *took >= SLOW);
+        let slow: Vec<_> = seen.longest.iter().map(|(second, took)| (second, took.as_millis())).collect();
         let summary = json!({
             "requests": requests, "failed": seen.failed, "seconds": seconds, "servers": seen.servers,
-            "p50_ms": p50, "p99_ms": p99, "max_ms": max,
+            "p50_ms": p50, "p99_ms": p99, "max_ms": max, "slow_seconds": slow,
         });
         println!("{summary}");
         Ok(())
@@ -89,7 +97,10 @@ impl Client {
         let mut seen = self.seen.borrow_mut();
         match answer {
             Ok(server) => {
-                seen.took.push(began.elapsed());
+                let took = began.elapsed();
+                seen.took.push(took);
+                let longest = seen.longest.entry(began.duration_since(self.began).as_secs()).or_default();
+                *longest = took.max(*longest);
                 *seen.servers.entry(server).or_default() += 1;
             }
             Err(error) => {

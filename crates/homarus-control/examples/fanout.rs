@@ -3,7 +3,8 @@
 //! `fanout [SUBSCRIBERS [PODS [CHANGES_A_SECOND [SECONDS [CONNECTIONS]]]]]`, 1000 500 50 10 by default, and a connection
 //! for each subscriber. The controller runs in a process of its own (this program with `serve`) and is fed directly, so that
 //! what is measured is its pace, index, streams and socket. Each subscriber decodes what it is sent. Printed: how long
-//! after a change the last subscriber had it, and the memory of the controller idle, with subscribers, and under load.
+//! after a change the last subscriber had it, and the memory of the controller idle, with one subscriber (who brings the view
+//! and its messages, which all share), with all of them, and under load.
 
 use anyhow::Context;
 use homarus_control::{
@@ -192,26 +193,27 @@ async fn measure(load: Load, connections: usize) -> anyhow::Result<()> {
     let addr = controller.said.next_line().await?.context("the controller said nothing")?;
     controller.tell(pods.to_string()).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let idle = controller.rss_kib()?;
+    let mut memory = vec![controller.rss_kib()?];
     let seen = Shared::default();
     let mut channels = Vec::new();
-    for _ in 0..connections {
-        // A proxy's windows; the whole set comes at once.
-        let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.initial_stream_window_size(1 << 20);
-        channels.push(endpoint.initial_connection_window_size(1 << 20).connect().await?);
-    }
-    for channel in channels.iter().cycle().take(subscribers) {
-        tokio::spawn(subscribe(channel.clone(), seen.clone(), subscribers));
+    // The first alone: what only it brings is told apart.
+    for (from, begun) in [(0, 1), (1, subscribers)] {
+        for n in from..begun {
+            if n < connections {
+                channels.push(connect(&addr).await?);
+            }
+            tokio::spawn(subscribe(channels[n % channels.len()].clone(), seen.clone(), subscribers));
+        }
+        while lock(&seen).begun < begun {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        memory.push(controller.rss_kib()?);
     }
     drop(channels);
-    while lock(&seen).begun < subscribers {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let subscribed = controller.rss_kib()?;
     let (began, cpu) = (Instant::now(), controller.cpu_seconds()?);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(rate)?);
-    let mut peak = subscribed;
+    let mut peak = memory[2];
     for revision in 1..=rate * seconds {
         ticks.tick().await;
         lock(&seen).states.push((Instant::now(), 0));
@@ -223,11 +225,20 @@ async fn measure(load: Load, connections: usize) -> anyhow::Result<()> {
     let busy = (controller.cpu_seconds()? - cpu) / began.elapsed().as_secs_f64() * 100.0;
     tokio::time::sleep(Duration::from_secs(1)).await;
     report(&lock(&seen), rate * seconds);
-    let each = subscribed.saturating_sub(idle) as f64 / subscribers as f64;
-    let mib = [idle, subscribed, peak].map(|kib| kib as f64 / 1024.0);
-    println!("controller memory: {:.1} MiB idle, {:.1} MiB subscribed, {:.1} MiB peak", mib[0], mib[1], mib[2]);
-    println!("a subscriber, with its connection: {each:.1} KiB; controller CPU: {busy:.0} %");
+    let each = memory[2].saturating_sub(memory[1]) as f64 / subscribers.saturating_sub(1).max(1) as f64;
+    let all = memory[2].saturating_sub(memory[0]) as f64 / subscribers as f64;
+    let mib = [memory[0], memory[1], memory[2], peak].map(|kib| kib as f64 / 1024.0);
+    let [idle, first, subscribed, peak] = mib;
+    println!("controller memory: {idle:.1} MiB idle, {first:.1} with one subscriber, {subscribed:.1} with all, {peak:.1} at most");
+    println!("a subscriber, with its share of the connections: {each:.1} KiB; with what all share, {all:.1} KiB");
+    println!("controller CPU: {busy:.0} %");
     Ok(())
+}
+
+/// A connection with a proxy's windows: a whole set of endpoints comes at once.
+async fn connect(addr: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"))?.initial_stream_window_size(1 << 20);
+    Ok(endpoint.initial_connection_window_size(1 << 20).connect().await?)
 }
 
 fn report(seen: &Seen, told: usize) {

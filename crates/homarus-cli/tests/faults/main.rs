@@ -17,7 +17,10 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::api::{ListParams, LogParams, Patch, PatchParams};
 use pods::{Process, micros};
 use serde_json::{Value, json};
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use up::{Up, docs};
 
 const NAMESPACE: &str = "faults";
@@ -102,9 +105,15 @@ struct Faults {
     /// How long the load rests between two faults.
     pause: Duration,
     killed: Vec<Killed>,
+    began: Instant,
 }
 
 impl Faults {
+    /// Tells when something was done, in seconds of the load.
+    fn now(&self, what: &str) {
+        println!("{:4} s: {what}", self.began.elapsed().as_secs());
+    }
+
     fn pods(&self, namespace: &str, labels: &str) -> Vec<Pod> {
         let api = self.up.api::<Pod>(namespace);
         self.up.ask(api.list(&ListParams::default().labels(labels))).unwrap().items
@@ -128,6 +137,7 @@ impl Faults {
     }
 
     fn rolling_restart(&self) {
+        self.now("the servers are restarted, one by one");
         let api = self.up.api::<Deployment>(NAMESPACE);
         let before: Vec<_> = self.servers().into_iter().map(|pod| pod.metadata.name).collect();
         let restart = json!({"spec": {"template": {"metadata": {"annotations": {"restarted": "once"}}}}});
@@ -137,6 +147,7 @@ impl Faults {
             (pods.len() == REPLICAS && pods.iter().all(|pod| !before.contains(&pod.metadata.name))).then_some(())
         });
         self.up.wait_for_deployment(NAMESPACE, "web");
+        self.now("they are new");
         self.rest();
     }
 
@@ -145,6 +156,7 @@ impl Faults {
         let processes: Vec<_> = pods.iter().flat_map(Process::of).collect();
         let controllers = processes.iter().filter(|process| process.name == "homarus").count();
         assert!(controllers >= 4, "identity, destination, policy and injector run: {processes:?}");
+        self.now("the control plane is killed");
         processes.iter().for_each(Process::kill);
         for process in &processes {
             self.up.wait_for("the end of a process", || process.is_gone().then_some(()));
@@ -153,6 +165,7 @@ impl Faults {
         for name in ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"] {
             self.up.wait_for_deployment(CONTROL_PLANE, name);
         }
+        self.now("the control plane is back");
     }
 
     /// Kills those processes of a server that are meant.
@@ -162,6 +175,7 @@ impl Faults {
         let before = self.up.wait_for("the server to be well", || self.restarts(&name));
         let processes: Vec<_> = Process::of(&server).into_iter().filter(meant).collect();
         assert!(!processes.is_empty(), "{name} has processes");
+        self.now(what);
         let from = micros();
         processes.iter().for_each(Process::kill);
         while !processes.iter().all(Process::is_gone) {
@@ -199,11 +213,12 @@ impl Faults {
 #[test]
 fn only_what_a_killed_process_had_is_lost() {
     let (seconds, rate) = (setting("HOMARUS_FAULTS_SECONDS", 16), setting("HOMARUS_FAULTS_RPS", 300));
-    let mut faults = Faults { up: Up::start(), pause: Duration::from_secs(seconds) / 8, killed: Vec::new() };
+    let mut faults = Faults { up: Up::start(), pause: Duration::from_secs(seconds) / 8, killed: Vec::new(), began: Instant::now() };
     faults.up.apply(&docs(SERVER));
     faults.up.wait_for_deployment(NAMESPACE, "web");
     faults.up.apply(&[client(rate)]);
     faults.up.wait_for("the load", || faults.restarts("client"));
+    faults.began = Instant::now();
     faults.rest();
     faults.rolling_restart();
     faults.kill_the_control_plane();

@@ -7,7 +7,7 @@ use super::{
 use crate::index::{Absence, Index};
 use bytes::Bytes;
 use futures::Stream;
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 /// Messages that say all of the latest view, then every change of it.
 ///
@@ -17,7 +17,7 @@ pub fn feed<K: Kept, F: Fn(&Index) -> K + Send + 'static>(
     key: F,
 ) -> Result<impl Stream<Item = Bytes> + Send + use<K, F>, Absence> {
     let subscription = hub.subscribe(hub.read(&key))?;
-    let feed = Feed { subscription, key, sent: None, pending: VecDeque::new(), begun: false };
+    let feed = Feed { subscription, key, sent: None, pending: Pending::default(), begun: false };
     Ok(futures::stream::unfold(feed, |mut feed| async move { Some((feed.next().await?, feed)) }))
 }
 
@@ -25,14 +25,38 @@ struct Feed<K: Kept, F> {
     subscription: Subscription<K>,
     key: F,
     sent: Option<Sent<K::View>>,
-    pending: VecDeque<Bytes>,
+    pending: Pending,
     begun: bool,
+}
+
+/// Messages that are shared with other subscribers, and how many of them were taken.
+#[derive(Default)]
+struct Pending {
+    messages: Option<Arc<[Bytes]>>,
+    taken: usize,
+}
+
+impl Pending {
+    fn next(&mut self) -> Option<Bytes> {
+        let message = self.messages.as_ref()?.get(self.taken).cloned();
+        self.taken += 1;
+        if message.is_none() {
+            *self = Self::default();
+        }
+        message
+    }
+}
+
+impl From<Arc<[Bytes]>> for Pending {
+    fn from(messages: Arc<[Bytes]>) -> Self {
+        Self { messages: Some(messages), taken: 0 }
+    }
 }
 
 impl<K: Kept, F: Fn(&Index) -> K> Feed<K, F> {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(message) = self.pending.pop_front() {
+            if let Some(message) = self.pending.next() {
                 return Some(message);
             }
             if self.begun {
@@ -48,7 +72,7 @@ impl<K: Kept, F: Fn(&Index) -> K> Feed<K, F> {
         let latest = self.subscription.latest.borrow_and_update().clone();
         match latest {
             Ok(snapshot) => {
-                self.pending.extend(snapshot.messages(self.sent.as_ref()).iter().cloned());
+                self.pending = snapshot.messages(self.sent.as_ref()).into();
                 self.sent = Some(snapshot.sent());
             }
             Err(Absence::Rekey) => {
@@ -59,7 +83,7 @@ impl<K: Kept, F: Fn(&Index) -> K> Feed<K, F> {
             Err(_) => {
                 if let Some(sent) = &self.sent {
                     let (messages, sent) = sent.gone()?;
-                    self.pending.extend(messages);
+                    self.pending = messages.into();
                     self.sent = Some(sent);
                 }
             }

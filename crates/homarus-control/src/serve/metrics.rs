@@ -5,7 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
-use std::{fmt::Write, time::Instant};
+use std::{fmt::Write, sync::Arc, time::Instant};
 use tonic::Code;
 
 /// A method that can be called.
@@ -74,7 +74,7 @@ impl Calls {
     }
 
     /// A call begins.
-    pub(super) fn begin(&self, method: Method) -> Call {
+    pub(super) fn begin(self: &Arc<Self>, method: Method) -> Call {
         let grpc_type = if method.streams { "server_stream" } else { "unary" };
         let labels = Labels { grpc_service: method.service, grpc_method: method.name, grpc_type };
         self.started.get_or_create(&labels).inc();
@@ -86,7 +86,7 @@ impl Calls {
 /// A call under way. One that is dropped was cancelled.
 #[derive(Debug)]
 pub(super) struct Call {
-    calls: Calls,
+    calls: Arc<Calls>,
     labels: Labels,
     sent: Counter,
     began: Instant,
@@ -102,11 +102,7 @@ impl Call {
         self.sent.inc();
     }
 
-    pub(super) fn end(mut self, code: Code) {
-        self.handled(code);
-    }
-
-    fn handled(&mut self, code: Code) {
+    pub(super) fn end(&mut self, code: Code) {
         self.ended = true;
         // Codes are told by the names that Go gives them.
         let mut grpc_code = String::new();
@@ -124,7 +120,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            self.handled(Code::Cancelled);
+            self.end(Code::Cancelled);
         }
     }
 }

@@ -1,14 +1,9 @@
 //! Views as messages. They are encoded when the first subscriber needs them, and shared by all.
 
-use super::grpc::frame;
+use super::grpc::{frame, frame_encoded};
 use crate::index::views::endpoints::EndpointSet;
 use bytes::Bytes;
-use homarus_model::{
-    endpoint::{Endpoint, EndpointUpdate},
-    inbound::ServerPolicy,
-    outbound::ClientPolicy,
-    profile::Profile,
-};
+use homarus_model::{endpoint::EndpointUpdate, inbound::ServerPolicy, outbound::ClientPolicy, profile::Profile};
 use homarus_wire::encode;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
@@ -37,13 +32,13 @@ impl Told for EndpointSet {
 
     fn since(&self, before: &Self) -> Vec<Bytes> {
         let (changed, gone) = self.changes_since(before);
-        let changed: Vec<Endpoint> = changed.iter().map(|e| Endpoint::clone(e)).collect();
         let added = changed
             .chunks(MAX_ENDPOINTS)
-            .map(|part| EndpointUpdate::Add { set_labels: self.labels.clone(), endpoints: part.to_vec() });
-        let removed = gone.chunks(MAX_ENDPOINTS).map(|part| EndpointUpdate::Remove(part.to_vec()));
+            .map(|part| frame_encoded(&encode::endpoints_added(&self.labels, part.iter().map(AsRef::as_ref))));
+        let removed =
+            gone.chunks(MAX_ENDPOINTS).map(|part| frame(&encode::endpoint_update(&EndpointUpdate::Remove(part.to_vec()))));
         // First what is new, so that a client isn't left with nothing in between.
-        added.chain(removed).map(|update| frame(&encode::endpoint_update(&update))).collect()
+        added.chain(removed).collect()
     }
 
     fn gone() -> Option<Self> {
@@ -121,9 +116,9 @@ impl<V: Told> Snapshot<V> {
 
 impl<V: Told> Sent<V> {
     /// The messages for a view that is gone, and what was sent then; none if the stream ends.
-    pub(super) fn gone(&self) -> Option<(Vec<Bytes>, Self)> {
+    pub(super) fn gone(&self) -> Option<(Arc<[Bytes]>, Self)> {
         let nothing = V::gone()?;
         // No version is 0, so that whatever comes next is compared with this state.
-        Some((nothing.since(&self.view), Self { version: 0, view: Arc::new(nothing) }))
+        Some((nothing.since(&self.view).into(), Self { version: 0, view: Arc::new(nothing) }))
     }
 }

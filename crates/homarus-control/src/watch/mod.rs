@@ -21,7 +21,7 @@ pub use follow::Metrics;
 
 /// The least time between two publications. With many subscribers a publication costs many messages: this bounds what
 /// change after change can cost, and is well below what anybody notices.
-pub const PACE: Duration = Duration::from_millis(40);
+pub const PACE: Duration = Duration::from_millis(25);
 /// Changes that wait to be taken in. Followers wait when it is full; the API server then buffers for them.
 const MAX_PENDING: usize = 4096;
 /// How many changes are taken in together.

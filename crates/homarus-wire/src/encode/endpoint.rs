@@ -7,7 +7,13 @@ use homarus_model::{
     endpoint::{Endpoint, EndpointUpdate, Http2Params, ProtocolHint, ServerTls},
     profile::Profile,
 };
+use prost::Message;
 use std::{collections::BTreeMap, collections::HashMap, time::Duration};
+
+/// The field of `Update` that adds endpoints.
+const UPDATE_ADD: u32 = 1;
+/// A field's tag and length.
+const MAX_FIELD_HEAD: usize = 16;
 
 /// The retry budget that applies where no profile sets one: a fifth of the requests, and ten a second.
 const RETRY_RATIO: f32 = 0.2;
@@ -27,6 +33,20 @@ pub fn endpoint_update(from: &EndpointUpdate) -> api::Update {
         EndpointUpdate::NoEndpoints { exists } => Update::NoEndpoints(api::NoEndpoints { exists: *exists }),
     };
     api::Update { update: Some(update) }
+}
+
+/// The bytes of an update that adds endpoints, as [`endpoint_update`] has it: made one by one, as the messages of a big
+/// Service together take many times what they say.
+pub fn endpoints_added<'a>(set_labels: &BTreeMap<String, String>, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Vec<u8> {
+    // Fields of a message may come in any order and place: sets of one endpoint each, joined, are the set of all.
+    let mut set = api::WeightedAddrSet { addrs: Vec::new(), metric_labels: labels(set_labels) }.encode_to_vec();
+    for from in endpoints {
+        let one = api::WeightedAddrSet { addrs: vec![endpoint(from)], metric_labels: HashMap::new() };
+        set.extend(one.encode_to_vec());
+    }
+    let mut update = Vec::with_capacity(set.len() + MAX_FIELD_HEAD);
+    prost::encoding::bytes::encode(UPDATE_ADD, &set, &mut update);
+    update
 }
 
 /// What is known of an address that a client dialed. A profile of nothing is an empty message.

@@ -11,7 +11,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::{endpoint_update, profile};
+pub use endpoint::{endpoint_update, endpoints_added, profile};
 pub use inbound::server;
 pub use outbound::client_policy;
 

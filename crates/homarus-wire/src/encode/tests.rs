@@ -14,6 +14,7 @@ use homarus_model::{
         QueryMatch, Ratio, Redirect, Route, Rule, WholeRegex,
     },
 };
+use prost::Message;
 use std::{collections::BTreeMap, sync::Arc};
 
 fn grant() -> Authorization {
@@ -174,6 +175,10 @@ fn endpoints_come_back() {
         EndpointUpdate::NoEndpoints { exists: true },
     ] {
         assert_eq!(decode::endpoint_update(endpoint_update(&view)).unwrap().update, view);
+        if let EndpointUpdate::Add { set_labels, endpoints } = &view {
+            let joined = endpoints_added(set_labels, endpoints);
+            assert_eq!(crate::api::destination::Update::decode(&*joined).unwrap(), endpoint_update(&view));
+        }
     }
 }
 

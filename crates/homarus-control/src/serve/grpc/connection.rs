@@ -6,11 +6,11 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use h2::{Ping, PingPong, Reason, server::Builder};
 use homarus_daemon::drain::Drain;
-use std::{future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -38,6 +38,7 @@ pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, calls: Call
     if let Ok(address) = listener.local_addr() {
         info!(%address, "gRPC server listening");
     }
+    let calls = Arc::new(calls);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -82,7 +83,7 @@ async fn greet(stream: TcpStream) -> Result<Connection, h2::Error> {
 /// What serves one connection.
 struct Server {
     service: Arc<dyn Service>,
-    calls: Calls,
+    calls: Arc<Calls>,
     drain: Drain,
     peer: SocketAddr,
     /// Given back when the connection ends.
@@ -90,34 +91,37 @@ struct Server {
 }
 
 impl Server {
-    async fn carry(self, mut connection: Connection) {
-        let Self { service, calls, mut drain, peer, _slot } = self;
-        let mut lost = std::pin::pin!(unanswered(connection.ping_pong()));
-        let mut draining = false;
-        let mut exchanges = FuturesUnordered::new();
-        loop {
-            let accepted = tokio::select! {
-                // Streams first: what they send leaves in the same turn.
-                biased;
-                Some(()) = exchanges.next() => continue,
-                accepted = connection.accept() => accepted,
-                () = &mut lost => {
-                    debug!(%peer, "the client answers no ping");
-                    return;
+    /// Carries a connection to its end. (The arguments of an `async fn` would take their space twice.)
+    fn carry(mut self, mut connection: Connection) -> impl Future<Output = ()> + Send {
+        let peer = self.peer;
+        async move {
+            let mut lost = pin!(unanswered(connection.ping_pong()));
+            let mut draining = false;
+            let mut exchanges = FuturesUnordered::new();
+            loop {
+                let accepted = tokio::select! {
+                    // Streams first: what they send leaves in the same turn.
+                    biased;
+                    Some(()) = exchanges.next() => continue,
+                    accepted = connection.accept() => accepted,
+                    () = &mut lost => {
+                        debug!(%peer, "the client answers no ping");
+                        return;
+                    }
+                    () = self.drain.signaled(), if !draining => {
+                        draining = true;
+                        connection.graceful_shutdown();
+                        continue;
+                    }
+                };
+                match accepted {
+                    Some(Ok((request, respond))) => exchanges.push(exchange(request, respond, &self.service, &self.calls)),
+                    Some(Err(error)) => {
+                        debug!(%peer, %error, "connection failed");
+                        return;
+                    }
+                    None => return,
                 }
-                () = drain.signaled(), if !draining => {
-                    draining = true;
-                    connection.graceful_shutdown();
-                    continue;
-                }
-            };
-            match accepted {
-                Some(Ok((request, respond))) => exchanges.push(exchange(request, respond, service.clone(), &calls)),
-                Some(Err(error)) => {
-                    debug!(%peer, %error, "connection failed");
-                    return;
-                }
-                None => return,
             }
         }
     }
@@ -126,10 +130,24 @@ impl Server {
 /// Ends when the client leaves a ping unanswered.
 async fn unanswered(pings: Option<PingPong>) {
     let Some(mut pings) = pings else { return future::pending().await };
+    let mut due = pin!(sleep(PING_INTERVAL));
+    let mut asked = false;
     loop {
-        sleep(PING_INTERVAL).await;
-        if !matches!(timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
-            return;
+        tokio::select! {
+            () = &mut due => {
+                if asked || pings.send_ping(Ping::opaque()).is_err() {
+                    return;
+                }
+                asked = true;
+                due.as_mut().reset(Instant::now() + PING_TIMEOUT);
+            }
+            answered = future::poll_fn(|cx| pings.poll_pong(cx)), if asked => {
+                if answered.is_err() {
+                    return;
+                }
+                asked = false;
+                due.as_mut().reset(Instant::now() + PING_INTERVAL);
+            }
         }
     }
 }

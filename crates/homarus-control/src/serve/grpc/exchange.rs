@@ -4,7 +4,8 @@ use super::{Code, Reply, Service, Status, unframe};
 use crate::serve::metrics::{Call, Calls};
 use bytes::{Bytes, BytesMut};
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
+    future::BoxFuture,
     stream::{self, BoxStream},
 };
 use h2::{RecvStream, SendStream, server::SendResponse};
@@ -17,23 +18,23 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// How long a request's message may take to come in.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Answers a request, until all is said or the client gives it up.
 pub(super) fn exchange(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    service: Arc<dyn Service>,
-    calls: &Calls,
-) -> impl Future<Output = ()> + Send + use<> {
+    service: &Arc<dyn Service>,
+    calls: &Arc<Calls>,
+) -> BoxFuture<'static, ()> {
     // A subscriber stays for days: what only its beginning needs is in a box that goes.
-    let beginning = Box::pin(begin(request, respond, service, calls.clone()));
+    let beginning = begin(request, respond, service.clone(), calls.clone()).boxed();
     async move {
-        if let Some(answer) = beginning.await {
+        if let Some(mut answer) = beginning.await {
             answer.tell().await;
         }
     }
+    .boxed()
 }
 
 /// Reads the request and answers it. None: there is nothing more to say.
@@ -41,13 +42,13 @@ async fn begin(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     service: Arc<dyn Service>,
-    calls: Calls,
+    calls: Arc<Calls>,
 ) -> Option<Answer> {
     let Some(method) = service.method(request.uri().path()) else {
         refuse(&mut respond, &Status::unimplemented("no such method"));
         return None;
     };
-    let call = calls.begin(method);
+    let mut call = calls.begin(method);
     let answered = match timeout(REQUEST_TIMEOUT, message(request.into_body())).await {
         Ok(Ok(message)) => {
             call.received();
@@ -65,9 +66,7 @@ async fn begin(
             return None;
         }
     };
-    let mut response = Response::new(());
-    response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
-    let send = respond.send_response(response, false).ok()?;
+    let send = respond.send_response(response(), false).ok()?;
     Some(Answer { send, messages, call })
 }
 
@@ -85,10 +84,18 @@ async fn message(mut body: RecvStream) -> Result<Bytes, Status> {
     unframe(request.freeze())
 }
 
+fn response() -> Response<()> {
+    let mut grpc = HeaderValue::from_static("application/grpc");
+    // Not for secrecy: a table that remembers this one field takes a kilobyte of every connection.
+    grpc.set_sensitive(true);
+    let mut response = Response::new(());
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    response
+}
+
 /// Answers with nothing but a status. A client that is gone by now doesn't need it.
 fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
-    let mut response = Response::new(());
-    response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+    let mut response = response();
     if status.add_header(response.headers_mut()).is_err() {
         response.headers_mut().insert(GRPC_STATUS, HeaderValue::from(Code::Internal as i32));
     }
@@ -103,7 +110,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn tell(mut self) {
+    async fn tell(&mut self) {
         while self.has_room().await {
             match self.next().await {
                 Next::Message(message) => {

@@ -45,11 +45,15 @@ pub enum Reply {
 
 /// A message with its prefix, ready to be sent.
 pub fn frame(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + length);
+    frame_encoded(&message.encode_to_vec())
+}
+
+/// As [`frame`], for a message that is encoded already.
+pub fn frame_encoded(message: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    message.encode_raw(&mut bytes);
+    bytes.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    bytes.put(message);
     bytes.freeze()
 }
 
