@@ -2,7 +2,9 @@
 //! Scenarios of a whole mesh on this machine: `homarus up` as its user runs it, unmodified programs in pods, real
 //! redirection, real certificates. Needs root. Numbers in names are those of the acceptance list.
 
+mod programs;
 mod up;
+mod wire;
 
 use up::{Up, docs};
 
