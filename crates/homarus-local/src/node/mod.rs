@@ -15,7 +15,8 @@
 //! - What the pods make is bounded: logs, probe answers, Events, volumes, queues.
 //!
 //! A pod is no sandbox: its containers see the machine's files (read-only, under a private layer in memory), each other's
-//! processes, and share the machine's kernel. Deliberately absent: images, persistent volumes.
+//! processes, and share the machine's kernel. Deliberately absent: images, persistent volumes, and
+//! resource limits: control groups would be left behind by `kill -9`, which nothing else is. Who asks for limits is told by an Event.
 
 mod entry;
 mod net;
@@ -152,6 +153,12 @@ impl Node {
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let (upstream, search) = dns::resolvers(&resolv_conf);
         let dns = Dns::start(&network, upstream).map_err(StartError::Dns)?;
+        if std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.trim() == "0") {
+            tracing::warn!(
+                "this machine doesn't forward (net.ipv4.ip_forward is 0): pods reach it and each other, but nothing beyond; \
+                 `sysctl -w net.ipv4.ip_forward=1` lets them"
+            );
+        }
         let mut tasks = JoinSet::new();
         let setting = Setting {
             lowers: file_systems(),

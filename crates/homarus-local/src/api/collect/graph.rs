@@ -107,7 +107,8 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
     use serde_json::json;
@@ -116,17 +117,14 @@ mod tests {
     use crate::api::store::Name;
 
     /// Everything a graph says, comparable.
-    fn said(graph: &Graph) -> (Vec<(String, u64)>, Vec<(String, Vec<String>)>) {
-        let mut objects: Vec<_> = graph.objects.iter().map(|(uid, (_, object))| (uid.clone(), object.revision)).collect();
-        let sorted = |uids: &HashSet<String>| {
-            let mut uids: Vec<_> = uids.iter().cloned().collect();
-            uids.sort();
-            uids
-        };
-        let mut dependents: Vec<_> = graph.dependents.iter().map(|(uid, of)| (uid.clone(), sorted(of))).collect();
-        objects.sort();
-        dependents.sort();
-        (objects, dependents)
+    fn said(graph: &Graph) -> BTreeSet<(String, Option<u64>, BTreeSet<String>)> {
+        let uids = graph.objects.keys().chain(graph.dependents.keys());
+        uids.map(|uid| {
+            let revision = graph.find(uid).map(|(_, object)| object.revision);
+            let dependents = graph.dependents.get(uid).into_iter().flatten().cloned();
+            (uid.clone(), revision, dependents.collect())
+        })
+        .collect()
     }
 
     fn object(name: u8, uid: u8, owners: &[u8]) -> Value {

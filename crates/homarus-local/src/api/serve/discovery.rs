@@ -40,7 +40,7 @@ pub fn answer(core: &Arc<Core>, head: &Request<()>) -> Answer<Response<Body>> {
         ["openapi", "v3", "apis", group, version] => {
             openapi::document(&kinds, group, version).map_or_else(nothing, |d| respond::json(200, &d))
         }
-        ["openapi", "v2"] => openapi::old(head),
+        ["openapi", "v2"] => openapi::old(&kinds, head),
         [".well-known", "openid-configuration"] => respond::json(200, &openid()),
         ["openid", "v1", "jwks"] => respond::json(200, &core.tokens.key_set()),
         [""] => respond::json(200, &paths(&kinds)),

@@ -197,8 +197,10 @@ fn operations(kind: &Kind, schema: &str) -> Vec<(String, Value)> {
     ]
 }
 
-/// Old kubectls insist on an OpenAPI v2 document in protobuf: an empty one makes them skip their own validation.
-pub fn old(head: &Request<()>) -> Response<Body> {
+/// OpenAPI v2, which old kubectls insist on, in protobuf. Only who is asked about dry runs looks into it (`diff`,
+/// `--dry-run=server`): the PATCH operation of each kind says that it has the parameter. Without definitions they skip
+/// their own validation, which is the server's anyway.
+pub fn old(kinds: &Kinds, head: &Request<()>) -> Response<Body> {
     let accept = head.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !accept.contains("proto-openapi") {
         return respond::json(
@@ -206,10 +208,41 @@ pub fn old(head: &Request<()>) -> Response<Body> {
             &json!({"swagger": "2.0", "info": {"title": "Homarus", "version": "v1.34"}, "paths": {}, "definitions": {}}),
         );
     }
-    // Document{ swagger: 1, info: 2 { title: 1, version: 2 } }
-    let document = b"\x0a\x032.0\x12\x10\x0a\x07Homarus\x12\x05v1.34".to_vec();
-    let mut response = respond::text(document);
-    let form = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let mut response = respond::text(old_document(kinds));
+    let form = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form));
     response
+}
+
+/// `openapi.v2.Document`; numbers of fields as in gnostic's `OpenAPIv2.proto`.
+fn old_document(kinds: &Kinds) -> Vec<u8> {
+    let in_query = |name: &str| message(8, &message(1, &message(2, &message(3, &[text(2, "query"), text(4, name)].concat()))));
+    let dry_run = in_query("dryRun");
+    let items = kinds.all().filter(|kind| !kind.review).map(|kind| {
+        let what = of_kind(kind)[0].to_string();
+        let extension = [text(1, "x-kubernetes-group-version-kind"), message(2, &text(2, &what))].concat();
+        let operation = [dry_run.clone(), message(13, &extension)].concat();
+        message(2, &[text(1, &format!("/{}/{}", kind.api_version(), kind.plural)), message(2, &message(8, &operation))].concat())
+    });
+    let paths = items.collect::<Vec<_>>().concat();
+    let info = [text(1, "Homarus"), text(2, "v1.34")].concat();
+    [text(1, "2.0"), message(2, &info), message(8, &paths)].concat()
+}
+
+/// A field of protobuf that has a length.
+fn message(field: u8, content: &[u8]) -> Vec<u8> {
+    const WITH_LENGTH: u8 = 2;
+    let mut bytes = vec![field << 3 | WITH_LENGTH];
+    let mut length = content.len();
+    while length >= 0x80 {
+        bytes.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+fn text(field: u8, content: &str) -> Vec<u8> {
+    message(field, content.as_bytes())
 }

@@ -10,8 +10,8 @@ use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 
 use super::respond::{self, Body};
-use super::{Call, write};
 use super::target::Query;
+use super::{Call, write};
 use crate::api::node::{CommandOptions, LogOptions, NodeBackend, NodeError, PodRef};
 use crate::api::refusal::{Answer, Refusal};
 use crate::api::store::Object;
@@ -130,11 +130,8 @@ pub async fn port_forward(call: Call) -> Answer<Response<Body>> {
 
 /// `exec` and `attach`.
 pub async fn run(call: Call) -> Answer<Response<Body>> {
-    const OFFERS: Offers = &[
-        (Carrier::Channels, "v5.channel.k8s.io"),
-        (Carrier::Channels, "v4.channel.k8s.io"),
-        (Carrier::Spdy, "v4.channel.k8s.io"),
-    ];
+    const OFFERS: Offers =
+        &[(Carrier::Channels, "v5.channel.k8s.io"), (Carrier::Channels, "v4.channel.k8s.io"), (Carrier::Spdy, "v4.channel.k8s.io")];
     let found = pod(&call)?;
     let container = container(&call, &found.value)?;
     let (node, pod) = node(&call, &found.value)?;

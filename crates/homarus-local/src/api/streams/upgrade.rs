@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 
 use super::websocket;
 use crate::api::refusal::{Answer, Refusal};
@@ -11,6 +12,9 @@ use crate::api::serve::respond::{self, Body};
 /// The header by which SPDY clients offer protocols, and are told which.
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const SPDY: &str = "SPDY/3.1";
+/// So many connections may have left HTTP behind at once; more are refused.
+const MAX_UPGRADED: usize = 1024;
+static ROOM: Semaphore = Semaphore::const_new(MAX_UPGRADED);
 /// More offers of one client aren't looked at.
 const MAX_OFFERS: usize = 16;
 
@@ -52,9 +56,8 @@ pub fn agree(headers: &HeaderMap, offers: Offers) -> Answer<Agreed> {
     let name = if websocket { header::SEC_WEBSOCKET_PROTOCOL } else { STREAM_PROTOCOL };
     let said = headers.get_all(&name).into_iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     let offered: Vec<&str> = said.map(str::trim).take(MAX_OFFERS).collect();
-    let fits = |(carrier, protocol): &&(Carrier, &'static str)| {
-        (*carrier != Carrier::Spdy) == websocket && offered.contains(protocol)
-    };
+    let fits =
+        |(carrier, protocol): &&(Carrier, &'static str)| (*carrier != Carrier::Spdy) == websocket && offered.contains(protocol);
     let (carrier, protocol) = *offers.iter().find(fits).ok_or_else(|| unknown(&offered, offers))?;
     let accept_key = if websocket { websocket::accept_key(text(&header::SEC_WEBSOCKET_KEY)) } else { String::new() };
     Ok(Agreed { carrier, protocol, accept_key })
@@ -63,15 +66,26 @@ pub fn agree(headers: &HeaderMap, offers: Offers) -> Answer<Agreed> {
 fn unknown(offered: &[&str], offers: Offers) -> Refusal {
     let known: Vec<&str> = offers.iter().map(|(_, protocol)| *protocol).collect();
     let (offered, known) = (offered.join(" "), known.join(" "));
-    Refusal::new(403, "", format!("unable to upgrade: unable to negotiate protocol: client supports [{offered}], server accepts [{known}]"))
+    Refusal::new(
+        403,
+        "",
+        format!("unable to upgrade: unable to negotiate protocol: client supports [{offered}], server accepts [{known}]"),
+    )
 }
 
 impl Agreed {
     /// Answers, and carries the connection as soon as it is one.
-    pub fn answer<F>(self, mut head: Request<()>, carry: impl FnOnce(Carrier, Upgrade) -> F + Send + 'static) -> Answer<Response<Body>>
+    pub fn answer<F>(
+        self,
+        mut head: Request<()>,
+        carry: impl FnOnce(Carrier, Upgrade) -> F + Send + 'static,
+    ) -> Answer<Response<Body>>
     where
         F: Future<Output = ()> + Send,
     {
+        let full =
+            |_| Refusal::new(429, "TooManyRequests", format!("{MAX_UPGRADED} connections are forwarded or attached already"));
+        let permit = ROOM.try_acquire().map_err(full)?;
         let carrier = self.carrier;
         let upgraded = hyper::upgrade::on(&mut head);
         tokio::spawn(async move {
@@ -79,6 +93,7 @@ impl Agreed {
                 Ok(connection) => carry(carrier, TokioIo::new(connection)).await,
                 Err(error) => tracing::debug!(%error, "an upgraded connection never began"),
             }
+            drop(permit);
         });
         let mut response = Response::new(respond::full(""));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -135,7 +150,9 @@ mod tests {
 
     #[test]
     fn what_is_no_upgrade_is_refused() {
-        for headers in [&[][..], &[("upgrade", "websocket")], &[("connection", "upgrade")], &[("connection", "upgrade"), ("upgrade", "h2c")]] {
+        for headers in
+            [&[][..], &[("upgrade", "websocket")], &[("connection", "upgrade")], &[("connection", "upgrade"), ("upgrade", "h2c")]]
+        {
             assert_eq!(agreed(headers), Err(400), "{headers:?}");
         }
     }

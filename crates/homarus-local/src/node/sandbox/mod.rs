@@ -181,12 +181,7 @@ impl Sandbox {
     }
 
     /// Starts a process: a container, or one in the container `within`.
-    pub(crate) async fn launch(
-        &self,
-        spec: &LaunchSpec,
-        within: Option<u64>,
-        streams: Streams,
-    ) -> Result<Process, SandboxError> {
+    pub(crate) async fn launch(&self, spec: &LaunchSpec, within: Option<u64>, streams: Streams) -> Result<Process, SandboxError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (order, theirs) = UnixStream::pair()?;
         let (spawned_tx, spawned) = oneshot::channel();

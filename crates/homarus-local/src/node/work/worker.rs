@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -209,6 +209,10 @@ impl Worker {
                 });
                 self.place = Some(*place);
                 self.machine.sandbox_created();
+                if limited(&self.pod) {
+                    let message = "this node doesn't enforce resources.limits: containers may take what the machine has";
+                    self.say(false, "LimitsNotEnforced", None, message.into());
+                }
             }
             Happened::Made(Err((reason, message))) => {
                 self.machine.sandbox_failed(now);
@@ -490,6 +494,14 @@ impl Worker {
         });
         self.context.events.say(&self.pod, about, warning, reason, message);
     }
+}
+
+/// Whether any container would have its memory or CPU limited elsewhere.
+fn limited(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref();
+    let mut containers = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+    let of = |c: &Container| c.resources.as_ref().and_then(|r| r.limits.as_ref()).is_some_and(|limits| !limits.is_empty());
+    containers.any(of)
 }
 
 fn deletion_grace(pod: &Pod) -> Option<Duration> {

@@ -93,7 +93,7 @@ impl<F: FnMut(Opened) -> bool> Session<F> {
 
     async fn open(&mut self, number: u32, headers: Headers, fin: bool) {
         // A client's streams are odd, and each is above the one before.
-        if number % 2 == 0 || number <= self.last {
+        if number.is_multiple_of(2) || number <= self.last {
             return self.send(frame::reset(number, Reset::Protocol)).await;
         }
         self.last = number;
