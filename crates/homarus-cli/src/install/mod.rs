@@ -150,12 +150,12 @@ async fn crds(globals: &Globals, cluster: Option<&Cluster>, said: &Overrides, ou
     }
     let objects: Vec<Json> = render(globals, &chart, user)?.into_iter().map(|manifest| manifest.object).collect();
     eprintln!("Rendering Linkerd CRDs...\nNext, run `homarus install | kubectl apply -f -` to install the control plane.\n");
-    terminal::print(&documents::write(&objects, output)?)?;
+    terminal::print(&written(&objects, output)?)?;
     Ok(Exit::Ok)
 }
 
 fn print_control_plane(globals: &Globals, chart: &Chart, user: Values, output: Manifests) -> Outcome {
-    terminal::print(&documents::write(&control_plane(globals, chart, user)?, output)?)?;
+    terminal::print(&written(&control_plane(globals, chart, user)?, output)?)?;
     Ok(Exit::Ok)
 }
 
@@ -184,8 +184,16 @@ fn render(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<Manifest
     Ok(manifests.into_iter().filter(|manifest| !manifest.object.is_null()).collect())
 }
 
+/// Objects as text. YAML is Kubernetes' own dialect: a text like `on` is quoted, or it would be read as a boolean.
+fn written(objects: &[Json], output: Manifests) -> Result<String, Failure> {
+    match output {
+        Manifests::Yaml => objects.iter().map(|object| Ok(chart::to_yaml(object).map_err(Failure::new)? + "---\n")).collect(),
+        Manifests::Json => documents::write(objects, output),
+    }
+}
+
 fn minimal(objects: &[Json], output: Manifests) -> Result<String, Failure> {
-    let text = documents::write(objects, output)?;
+    let text = written(objects, output)?;
     // Each is preceded by the separator, so that what follows an empty list is no document.
     Ok(match output {
         Manifests::Yaml if !objects.is_empty() => format!("---\n{}", text.trim_end_matches("---\n")),
