@@ -65,13 +65,13 @@ impl Client {
         let mut due = tokio::time::interval(between);
         let mut requests = 0;
         loop {
-            tokio::select! {
+            let due = tokio::select! {
                 _ = ends.next() => break,
-                _ = due.tick() => {}
-            }
+                due = due.tick() => due.into_std(),
+            };
             while under_way.try_join_next().is_some() {}
             ensure!(under_way.len() < MAX_UNDER_WAY, "{MAX_UNDER_WAY} requests are under way");
-            under_way.spawn_local(self.clone().request());
+            under_way.spawn_local(self.clone().request(due));
             requests += 1;
         }
         let seconds = self.began.elapsed().as_secs_f64();
@@ -91,15 +91,16 @@ impl Client {
         Ok(())
     }
 
-    async fn request(self: Rc<Self>) {
-        let (sent, began) = (micros(), Instant::now());
+    /// One request. What it waited before it could be sent counts as well.
+    async fn request(self: Rc<Self>, due: Instant) {
+        let sent = micros();
         let answer = timeout(LIMIT, self.ask()).await.unwrap_or_else(|_| bail!("no answer within {LIMIT:?}"));
         let mut seen = self.seen.borrow_mut();
         match answer {
             Ok(server) => {
-                let took = began.elapsed();
+                let took = due.elapsed();
                 seen.took.push(took);
-                let longest = seen.longest.entry(began.duration_since(self.began).as_secs()).or_default();
+                let longest = seen.longest.entry(due.duration_since(self.began).as_secs()).or_default();
                 *longest = took.max(*longest);
                 *seen.servers.entry(server).or_default() += 1;
             }
