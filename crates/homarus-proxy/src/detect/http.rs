@@ -45,9 +45,32 @@ pub fn verdict(bytes: &[u8]) -> Verdict {
     }
 }
 
+/// Whether these bytes of a server begin with a SETTINGS frame: what an HTTP/2 server says as soon as it is connected
+/// (RFC 9113 §3.4), whatever its client is about to say.
+pub fn is_server_preface(bytes: &[u8]) -> bool {
+    matches!(bytes, [0, high, low, 4, 0, 0, 0, 0, 0, ..] if u16::from_be_bytes([*high, *low]).is_multiple_of(6))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_http2_server_is_told_from_one_that_speaks_first() {
+        assert!(is_server_preface(b"\0\0\0\x04\0\0\0\0\0"));
+        assert!(is_server_preface(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x60\0\0"));
+        for other in [
+            &b""[..],
+            b"\0\0\0\x04\0\0\0\0",               // not all of it
+            b"\0\0\x07\x04\0\0\0\0\0",           // a length that settings never have
+            b"\0\0\0\x04\x01\0\0\0\0",           // an acknowledgement
+            b"\0\0\x08\x07\0\0\0\0\0",           // another frame
+            b"220 ready\r\n",                    // SMTP
+            b"J\0\0\0\n5.5.5-10.11.6-MariaDB\0", // MySQL
+        ] {
+            assert!(!is_server_preface(other), "{}", other.escape_ascii());
+        }
+    }
 
     #[test]
     fn tells_protocols_apart() {

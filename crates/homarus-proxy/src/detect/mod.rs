@@ -60,15 +60,29 @@ pub async fn first(
     let spoke = until(deadline, async {
         tokio::select! {
             biased;
-            said = poll_fn(|cx| poll_first(client, cx)) => Some(said),
-            () = poll_fn(|cx| poll_spoken(&mut server, cx)) => None,
+            said = poll_fn(|cx| poll_first(client, cx)) => Spoke::Client(said),
+            decides = poll_fn(|cx| poll_spoken(&mut server, cx)) => Spoke::Server { decides },
         }
     });
-    match spoke.await {
-        Some(Some(said)) => Ok(by_client(said?, Some(server))),
-        Some(None) => Ok(First::Server(server)),
-        None => Ok(First::Silence(Some(server))),
-    }
+    let said = match spoke.await {
+        Some(Spoke::Client(said)) => Some(said),
+        Some(Spoke::Server { decides: true }) => return Ok(First::Server(server)),
+        Some(Spoke::Server { decides: false }) => until(deadline, poll_fn(|cx| poll_first(client, cx))).await,
+        None => None,
+    };
+    Ok(match said {
+        Some(said) => by_client(said?, Some(server)),
+        None => First::Silence(Some(server)),
+    })
+}
+
+/// Who spoke, when either might.
+enum Spoke {
+    Client(io::Result<Buffer>),
+    /// What an HTTP/2 server says at once decides nothing: its client has to speak, and may do so in TLS.
+    Server {
+        decides: bool,
+    },
 }
 
 async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
@@ -85,13 +99,12 @@ fn poll_first(client: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<Buffer>>
     Poll::Ready(Ok(buffer))
 }
 
-/// Ready when the server has said something or has ended. What it said is put back. A session ticket of TLS, which makes
-/// the socket readable, is no word of the server.
-fn poll_spoken(server: &mut Io, cx: &mut Context<'_>) -> Poll<()> {
-    if let Ok(buffer) = ready!(poll_first(server, cx)) {
-        server.unread(Bytes::copy_from_slice(&buffer));
-    }
-    Poll::Ready(())
+/// Ready when the server has said something or has ended, with whether that decides. What it said is put back. A session
+/// ticket of TLS, which makes the socket readable, is no word of the server.
+fn poll_spoken(server: &mut Io, cx: &mut Context<'_>) -> Poll<bool> {
+    let Ok(buffer) = ready!(poll_first(server, cx)) else { return Poll::Ready(true) };
+    server.unread(Bytes::copy_from_slice(&buffer));
+    Poll::Ready(!http::is_server_preface(&buffer))
 }
 
 fn by_client(said: Buffer, server: Option<Io>) -> First {
