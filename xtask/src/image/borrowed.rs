@@ -20,7 +20,7 @@ const FOLDERS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 const IDENTITY: &str = r#"#!/bin/sh
 set -e
 cd "$LINKERD2_PROXY_IDENTITY_DIR"
-openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -outform DER -out key.p8
+openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 | openssl pkcs8 -topk8 -nocrypt -outform DER -out key.p8
 printf '[req]\ndistinguished_name=name\n[name]\n' > request.cnf
 openssl req -new -config request.cnf -key key.p8 -keyform DER -outform DER -out csr.der \
   -subj / -addext "subjectAltName=DNS:$LINKERD2_PROXY_IDENTITY_LOCAL_NAME"
