@@ -338,8 +338,10 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// After a failure: tells the peer, if the socket takes it at once.
+    /// After a failure: tells the peer, if the socket takes it at once. What made it fail is not read again: it would fail
+    /// again, with an alert of its own.
     fn send_alert(&mut self, cx: &mut Context<'_>) {
+        self.incoming = None;
         let _ = self.process(Want::Read, &mut []);
         let _ = self.poll_drain(cx);
     }
