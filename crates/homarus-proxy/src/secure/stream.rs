@@ -47,6 +47,8 @@ pub struct TlsStream {
     eof: bool,
     /// The peer said that it has no more to say.
     peer_closed: bool,
+    /// The session has failed. It is not asked again: it would fail again with another alert, or panic.
+    failed: bool,
 }
 
 /// One side of a TLS session.
@@ -81,6 +83,8 @@ enum Want<'a> {
     Write(&'a [u8]),
     /// To say that nothing more will be written.
     Close,
+    /// What a failure left to be said; nothing is read.
+    Alert,
 }
 
 impl TlsStream {
@@ -97,6 +101,7 @@ impl TlsStream {
             ticket: Box::default(),
             eof: false,
             peer_closed: false,
+            failed: false,
         }
     }
 
@@ -291,6 +296,9 @@ impl TlsStream {
 
     /// Processes what was read, up to the first plaintext, which goes to `dst`, and what doesn't fit is kept.
     fn process(&mut self, want: Want<'_>, dst: &mut [u8]) -> io::Result<Step> {
+        if self.failed {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "TLS has failed before"));
+        }
         let Self { session, incoming, plain, outgoing, ticket, peer_closed, .. } = self;
         let mut sink = Sink { dst, plain, outgoing, ticket, peer_closed };
         let step = match session {
@@ -338,11 +346,11 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// After a failure: tells the peer, if the socket takes it at once. What made it fail is not read again: it would fail
-    /// again, with an alert of its own.
+    /// After a failure: tells the peer, if the socket takes it at once. The session keeps places in what it was given, so it
+    /// is given the same once more, but stops before it reads.
     fn send_alert(&mut self, cx: &mut Context<'_>) {
-        self.incoming = None;
-        let _ = self.process(Want::Read, &mut []);
+        let _ = self.process(Want::Alert, &mut []);
+        (self.failed, self.incoming) = (true, None);
         let _ = self.poll_drain(cx);
     }
 }
@@ -416,14 +424,14 @@ fn drive<D>(
 ) -> Result<Step, rustls::Error> {
     loop {
         let UnbufferedStatus { discard, state } = conn.process(incoming.as_deref_mut().unwrap_or_default());
-        let step = take_state(state?, want, sink)?;
+        let step = state.and_then(|state| take_state(state, want, sink));
         if let Some(buffer) = incoming {
             buffer.consume(discard);
             if buffer.is_empty() {
                 *incoming = None;
             }
         }
-        if let Some(step) = step {
+        if let Some(step) = step? {
             return Ok(step);
         }
     }
@@ -441,7 +449,7 @@ fn take_state<D>(state: ConnectionState<'_, '_, D>, want: Want<'_>, sink: &mut S
         }
         ConnectionState::EncodeTlsData(mut data) => {
             sink.send(|space| data.encode(space))?;
-            None
+            matches!(want, Want::Alert).then_some(Step::Written)
         }
         ConnectionState::TransmitTlsData(data) => {
             // It stands in the outgoing buffer, in order.
@@ -450,7 +458,7 @@ fn take_state<D>(state: ConnectionState<'_, '_, D>, want: Want<'_>, sink: &mut S
         }
         ConnectionState::WriteTraffic(mut traffic) => {
             let encrypted = match want {
-                Want::Read => return Ok(Some(Step::Blocked { established: true })),
+                Want::Read | Want::Alert => return Ok(Some(Step::Blocked { established: true })),
                 Want::Write(plain) => traffic.encrypt(plain, sink.out().space()),
                 Want::Close => traffic.queue_close_notify(sink.out().space()),
             };
