@@ -110,7 +110,11 @@ impl Inbound {
             return self.direct(tcp, client, original_dst).await;
         }
         let port = self.port(original_dst);
-        let policy = port.policy().await?;
+        // Of the admin port it is known what is spoken there; its requests wait for the policy, but for probes.
+        let policy = match self.admin {
+            Some(_) => port.policy_of_probes(),
+            None => port.policy().await?,
+        };
         let io = Io::from(tcp);
         let tls = ClientTls::None(NoTls::PortSkipped);
         let connection = Connection { io, client, tls, target: original_dst, port };

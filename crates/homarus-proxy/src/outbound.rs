@@ -7,7 +7,7 @@ mod requests;
 use crate::{
     accept::Accepted,
     balance::Endpoint,
-    detect::{self, Ended, First, http::Verdict, metrics::Detected},
+    detect::{self, First, Timing, http::Verdict, metrics::Detected},
     fault::Fault,
     forward::copy,
     http::{Ending, h1, h2},
@@ -96,7 +96,7 @@ impl Outbound {
             Way::Copy(client, server, route) => {
                 route.metrics.opened();
                 let ended = move |copied: io::Result<()>| {
-                    route.metrics.ended(None);
+                    route.metrics.ended(copied.as_ref().err().map(|_| "unexpected"));
                     copied.map_err(|e| e.to_string())
                 };
                 Box::pin(copy::both(client, server).map(ended))
@@ -147,8 +147,8 @@ impl Outbound {
             Ok((Spoken::Nothing, _)) | Err(_) => Detected::Error,
             Ok((Spoken::Http1, _)) => Detected::Http1,
             Ok((Spoken::Http2, _)) => Detected::Http2,
-            Ok((Spoken::Other(_), Ended::InTime)) => Detected::NotHttp,
-            Ok((Spoken::Other(_), Ended::TooLate)) => Detected::ReadTimeout,
+            Ok((Spoken::Other(_), Timing::InTime)) => Detected::NotHttp,
+            Ok((Spoken::Other(_), Timing::TooLate)) => Detected::ReadTimeout,
         };
         destination.metrics.detected(result, net::now().duration_since(begun));
         Ok(detected.map_err(|error| destination.broken(&error))?.0)
@@ -160,19 +160,19 @@ impl Outbound {
         resolved: &Resolved,
         io: &mut Io,
         begun: Instant,
-    ) -> io::Result<(Spoken, Ended)> {
+    ) -> io::Result<(Spoken, Timing)> {
         let limit = self.worker.config.outbound.direction.detect_timeout;
         let speculate = async || match resolved.kind.opaque() {
             Ok(opaque) if resolved.may_speculate => self.connect(destination, opaque).await.ok(),
             _ => None,
         };
         let (mut buffer, server) = match detect::first(io, limit, destination.is_server_first(), speculate).await? {
-            First::Ended => return Ok((Spoken::Nothing, Ended::InTime)),
+            First::Ended => return Ok((Spoken::Nothing, Timing::InTime)),
             First::Server(server) => {
                 destination.remember_server_first();
-                return Ok((Spoken::Other(Some(server)), Ended::InTime));
+                return Ok((Spoken::Other(Some(server)), Timing::InTime));
             }
-            First::Silence(server) => return Ok((Spoken::Other(server), Ended::TooLate)),
+            First::Silence(server) => return Ok((Spoken::Other(server), Timing::TooLate)),
             First::Client(buffer, server) => (buffer, server),
         };
         let (verdict, ended) = detect::settle(io, &mut buffer, begun + limit).await?;

@@ -87,7 +87,7 @@ enum Side {
 type Handed = (Side, std::net::TcpStream, SocketAddr);
 
 /// A worker as the acceptor sees it.
-struct Seat {
+struct Taker {
     open: Arc<AtomicUsize>,
     sockets: mpsc::Sender<Handed>,
 }
@@ -239,15 +239,15 @@ impl Parts {
 }
 
 fn start_workers(parts: Parts, runtimes: Vec<Runtime>, listeners: Listeners) -> io::Result<Vec<thread::JoinHandle<()>>> {
-    let mut seats = Vec::new();
+    let mut takers = Vec::new();
     let mut receivers = Vec::new();
     for _ in &runtimes {
         let (sockets, receiver) = mpsc::channel(HANDED_OVER);
-        seats.push(Seat { open: Arc::default(), sockets });
+        takers.push(Taker { open: Arc::default(), sockets });
         receivers.push(receiver);
     }
-    let opens: Vec<_> = seats.iter().map(|s| s.open.clone()).collect();
-    let mut first = Some((listeners, seats));
+    let opens: Vec<_> = takers.iter().map(|s| s.open.clone()).collect();
+    let mut first = Some((listeners, takers));
     let mut threads = Vec::new();
     for (i, ((runtime, receiver), open)) in runtimes.into_iter().zip(receivers).zip(opens).enumerate() {
         let (parts, first) = (parts.clone(), first.take());
@@ -262,7 +262,7 @@ fn start_workers(parts: Parts, runtimes: Vec<Runtime>, listeners: Listeners) -> 
 async fn work(
     parts: Parts,
     shard: usize,
-    first: Option<(Listeners, Vec<Seat>)>,
+    first: Option<(Listeners, Vec<Taker>)>,
     mut sockets: mpsc::Receiver<Handed>,
     open: Arc<AtomicUsize>,
 ) {
@@ -274,8 +274,8 @@ async fn work(
         here: Cell::new(0),
         ended: Notify::new(),
     });
-    if let Some((listeners, seats)) = first {
-        accept_when_certified(&parts, listeners, seats, &carrier).await;
+    if let Some((listeners, takers)) = first {
+        accept_when_certified(&parts, listeners, takers, &carrier).await;
     }
     let mut drain = parts.drain.clone();
     loop {
@@ -298,16 +298,16 @@ async fn work(
 }
 
 /// Waits for the first certificate, then accepts.
-async fn accept_when_certified(parts: &Parts, listeners: Listeners, seats: Vec<Seat>, carrier: &Rc<Carrier>) {
+async fn accept_when_certified(parts: &Parts, listeners: Listeners, takers: Vec<Taker>, carrier: &Rc<Carrier>) {
     let (mut keyring, mut drain) = (parts.keyring.clone(), parts.drain.clone());
     tokio::select! {
         () = drain.signaled() => return,
         _ = keyring.ready() => {}
     }
-    let seats = Rc::new(seats);
+    let takers = Rc::new(takers);
     for (side, listener) in listeners {
-        let (carrier, seats) = (carrier.clone(), seats.clone());
-        let assign = move |tcp, client| carrier.assign(&seats, side, tcp, client);
+        let (carrier, takers) = (carrier.clone(), takers.clone());
+        let assign = move |tcp, client| carrier.assign(&takers, side, tcp, client);
         tokio::task::spawn_local(accept::serve(listener, parts.drain.clone(), assign));
     }
 }
@@ -324,12 +324,12 @@ struct Carrier {
 
 impl Carrier {
     /// Gives a connection to the worker that has the fewest.
-    fn assign(self: &Rc<Self>, seats: &[Seat], side: Side, tcp: TcpStream, client: SocketAddr) {
-        let least = seats.iter().min_by_key(|seat| seat.open.load(Relaxed));
+    fn assign(self: &Rc<Self>, takers: &[Taker], side: Side, tcp: TcpStream, client: SocketAddr) {
+        let least = takers.iter().min_by_key(|taker| taker.open.load(Relaxed));
         match least {
-            Some(seat) if !Arc::ptr_eq(&seat.open, &self.open) => match tcp.into_std() {
+            Some(taker) if !Arc::ptr_eq(&taker.open, &self.open) => match tcp.into_std() {
                 Ok(socket) => {
-                    if seat.sockets.try_send((side, socket, client)).is_err() {
+                    if taker.sockets.try_send((side, socket, client)).is_err() {
                         tracing::warn!(%client, "connection closed: its worker is overloaded");
                     }
                 }

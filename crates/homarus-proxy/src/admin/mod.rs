@@ -87,6 +87,11 @@ impl Admin {
     }
 }
 
+/// Whether a path is one of the probes, which somebody may wait for who doesn't wait long.
+pub fn is_probe(path: &str) -> bool {
+    matches!(path, "/ready" | "/live")
+}
+
 /// Answers a request.
 pub fn respond(admin: &Admin, request: &Request<Bytes>, client: SocketAddr) -> Response<Bytes> {
     match request.uri().path() {

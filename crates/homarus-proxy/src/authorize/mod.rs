@@ -18,7 +18,7 @@ use crate::{
 };
 use homarus_model::{
     Meta,
-    inbound::{self, Authorization, ClientTls, Protocol, RoutePolicy, ServerPolicy},
+    inbound::{self, Authorization, ClientTls, DefaultPolicy, Protocol, RoutePolicy, ServerPolicy},
     route::{self, Filter, GrpcRoute, HttpRoute, InjectedFailure, RequestHead},
 };
 use std::{
@@ -125,6 +125,15 @@ impl Port {
             let _ = watch.wait_for(Option::is_some).await;
         }
         self.current().ok_or_else(|| Fault::new(Cause::Unauthorized, format!("port {}: no policy is known", self.target.port())))
+    }
+
+    /// The policy of probes, which can't wait: until the first answer anyone may ask. All that they are told is whether this
+    /// proxy is ready, and a refusal then would only delay its workload.
+    pub fn policy_of_probes(&self) -> Rc<Policy> {
+        self.current().unwrap_or_else(|| {
+            let anyone = DefaultPolicy::Allow { authenticated: false, cluster: false };
+            Rc::new(Policy::new(Arc::new(anyone.server_policy(&[], false)), self.target, &self.registry))
+        })
     }
 
     /// The policy now, if there was any answer yet. Cheap while nothing changes.

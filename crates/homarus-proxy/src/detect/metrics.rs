@@ -1,6 +1,6 @@
 //! What detection has come to (proxy-traffic §7.5 and §7.6).
 
-use super::{Ended, http::Verdict};
+use super::{Timing, http::Verdict};
 use crate::observe::{
     Counter, Family, Histogram, Labels, Registry,
     registry::{Half, Kind, SECONDS},
@@ -54,10 +54,10 @@ pub enum Detected {
 
 impl Detected {
     /// As a wait for a verdict has ended.
-    pub fn of(settled: &io::Result<(Verdict, Ended)>) -> Self {
+    pub fn of(settled: &io::Result<(Verdict, Timing)>) -> Self {
         match settled {
             Err(_) => Self::Error,
-            Ok((_, Ended::TooLate)) => Self::ReadTimeout,
+            Ok((_, Timing::TooLate)) => Self::ReadTimeout,
             Ok((Verdict::Http1, _)) => Self::Http1,
             Ok((Verdict::Http2, _)) => Self::Http2,
             Ok((Verdict::NotHttp | Verdict::Unclear, _)) => Self::NotHttp,

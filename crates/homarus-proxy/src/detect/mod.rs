@@ -113,7 +113,7 @@ fn by_client(said: Buffer, server: Option<Io>) -> First {
 
 /// Whether what decided came in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum Timing {
     /// It did, or the client has ended.
     InTime,
     /// It didn't.
@@ -121,19 +121,19 @@ pub enum Ended {
 }
 
 /// Tells HTTP from other protocols, reading on for as long as that is unclear; what never becomes clear is not HTTP.
-pub async fn settle(client: &mut Io, buffer: &mut Buffer, deadline: Instant) -> io::Result<(Verdict, Ended)> {
+pub async fn settle(client: &mut Io, buffer: &mut Buffer, deadline: Instant) -> io::Result<(Verdict, Timing)> {
     loop {
         let verdict = http::verdict(buffer);
         if verdict != Verdict::Unclear {
-            return Ok((verdict, Ended::InTime));
+            return Ok((verdict, Timing::InTime));
         }
         match until(deadline, more(client, buffer)).await {
             Some(read) => {
                 if read? == 0 {
-                    return Ok((Verdict::NotHttp, Ended::InTime));
+                    return Ok((Verdict::NotHttp, Timing::InTime));
                 }
             }
-            None => return Ok((Verdict::NotHttp, Ended::TooLate)),
+            None => return Ok((Verdict::NotHttp, Timing::TooLate)),
         }
     }
 }

@@ -242,13 +242,14 @@ impl Control {
         net::timeout(self.timeout, connecting).await.ok_or_else(timed_out)?
     }
 
-    /// Begins HTTP/2. The connection ends with its server's or our own wish, or when the server is `distrusted`.
+    /// Begins HTTP/2. The connection ends with its server's or our own wish, or when the server is `distrusted`, which says
+    /// why.
     async fn start<IO>(
         &self,
         io: IO,
         addr: SocketAddr,
         authority: &http::uri::Authority,
-        distrusted: impl Future<Output = ()> + Send + 'static,
+        distrusted: impl Future<Output = &'static str> + Send + 'static,
     ) -> Result<Channel, ConnectError>
     where
         IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -259,9 +260,7 @@ impl Control {
         tokio::spawn(async move {
             tokio::select! {
                 () = carry => {}
-                () = distrusted => {
-                    tracing::info!(%addr, "connection to the control plane ended: the trust anchors have changed, and its server is no longer believed");
-                }
+                why = distrusted => tracing::info!(%addr, why, "connection to the control plane ended"),
             }
             drop(ready);
         });

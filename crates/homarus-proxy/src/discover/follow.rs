@@ -21,7 +21,7 @@ pub(super) struct Heard<M> {
 }
 
 /// How a stream ended.
-enum Ended {
+enum Outcome {
     /// One of our limits was reached.
     Renew,
     /// The server ended it, or something between.
@@ -55,14 +55,14 @@ where
             read(open(channel.clone()), control.limits(), opened, on).await
         };
         let status = match ended {
-            Ended::Renew => {
+            Outcome::Renew => {
                 let lived = net::now().duration_since(opened);
                 net::sleep(MIN_LIFE.saturating_sub(lived)).await;
                 continue;
             }
-            Ended::Failed(status) if final_codes.contains(&status.code()) => return status,
-            Ended::Failed(status) => status,
-            Ended::Silent(limit) => {
+            Outcome::Failed(status) if final_codes.contains(&status.code()) => return status,
+            Outcome::Failed(status) => status,
+            Outcome::Silent(limit) => {
                 control.distrust(&channel).await;
                 Status::deadline_exceeded(format!("no answer within {limit:?}"))
             }
@@ -79,15 +79,15 @@ async fn read<M>(
     limits: StreamLimits,
     opened: Instant,
     mut on: impl FnMut(Heard<M>),
-) -> Ended {
+) -> Outcome {
     let first = async {
         let mut stream = opening.await?.into_inner();
         let message = stream.message().await?;
         Ok((stream, message))
     };
     let (mut stream, mut message) = match within(limits.initial, first).await {
-        None => return Ended::Silent(limits.initial.unwrap_or_default()),
-        Some(Err(status)) => return Ended::Failed(status),
+        None => return Outcome::Silent(limits.initial.unwrap_or_default()),
+        Some(Err(status)) => return Outcome::Failed(status),
         Some(Ok(opened)) => opened,
     };
     let mut first = true;
@@ -97,12 +97,12 @@ async fn read<M>(
         let left = limits.lifetime.map(|life| (opened + life).saturating_duration_since(net::now()));
         let wait = [left, limits.idle].into_iter().flatten().min();
         message = match within(wait, stream.message()).await {
-            None => return Ended::Renew,
-            Some(Err(status)) => return Ended::Failed(status),
+            None => return Outcome::Renew,
+            Some(Err(status)) => return Outcome::Failed(status),
             Some(Ok(message)) => message,
         };
     }
-    Ended::Failed(Status::unavailable("the control plane ended the stream"))
+    Outcome::Failed(Status::unavailable("the control plane ended the stream"))
 }
 
 async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {

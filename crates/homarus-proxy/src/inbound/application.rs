@@ -29,6 +29,10 @@ use std::{
     time::Duration,
 };
 
+/// Connections that one request is sent on, at most: several may have died while idle; an application that closes each at once
+/// is broken.
+const MAX_TRIES: usize = 8;
+
 /// An application, and the connections to it.
 pub struct Application {
     worker: Rc<Worker>,
@@ -112,7 +116,9 @@ impl Application {
             return self.ask_admin(admin, client, head, body).await;
         }
         let (mut body, again) = body.replayable();
+        let mut tries = 0;
         loop {
+            tries += 1;
             let sent = if is_http2(head.version) {
                 self.send_http2(head.clone(), body).await
             } else {
@@ -121,7 +127,7 @@ impl Application {
             match sent {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Connect(fault)) => return Err(fault),
-                Err(Failed::Send(SendError { unprocessed: true, error })) => match again.body() {
+                Err(Failed::Send(SendError { unprocessed: true, error })) => match again.body().filter(|_| tries < MAX_TRIES) {
                     Some(next) => body = next,
                     None => return Err(self.fault(Cause::Broken(error.to_string()))),
                 },
@@ -130,6 +136,11 @@ impl Application {
                 }
             }
         }
+    }
+
+    /// Whether a request is a probe of the proxy itself.
+    pub fn is_probe(&self, head: &RequestHead) -> bool {
+        self.admin.is_some() && admin::is_probe(head.uri.path())
     }
 
     /// The proxy answers by itself.

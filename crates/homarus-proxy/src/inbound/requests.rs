@@ -55,7 +55,10 @@ impl Requests {
 
     async fn carry(&self, request: Request, upgrade: bool, absolute: bool, told: &mut Told) -> Result<Answer, Fault> {
         let Request { mut head, mut body } = request;
-        let policy = self.port.policy().await?;
+        let policy = match self.application.is_probe(&head) {
+            true => self.port.policy_of_probes(),
+            false => self.port.policy().await?,
+        };
         let grant =
             policy.request(&match_head(&head), self.client.ip(), &self.tls).inspect_err(|f| policy.metrics.http_error(f))?;
         grant.requests.request();

@@ -30,20 +30,20 @@ macro_rules! families {
         const fn family(name: &'static str, help: &'static str, kind: Kind) -> Family {
             Family { name, help, kind, half: Half::Open }
         }
-        use Kind::{Counter, Gauge};
+        use Kind::{Common, Counter, Gauge};
         let latency = Kind::Histogram { bounds: LATENCY_BOUNDS, scale: SECONDS };
         Families {
-            endpoints: family(concat!($prefix, "_endpoints"), "The number of endpoints in each state", Gauge),
-            p2c_endpoints: family(concat!($prefix, "_p2c_endpoints"), "The number of endpoints to choose from", Gauge),
+            endpoints: family(concat!($prefix, "_endpoints"), "The number of endpoints in each state", Common),
+            p2c_endpoints: family(concat!($prefix, "_p2c_endpoints"), "The number of endpoints to choose from", Common),
             p2c_updates: family(concat!($prefix, "_p2c_updates"), "The number of changes of the set of endpoints", Counter),
             queue_length: family(concat!($prefix, "_queue_length"), "The number of requests that wait", Gauge),
             queue_requests: family(concat!($prefix, "_queue_requests"), "The number of requests that came to the queue", Counter),
             queue_latency: family(concat!($prefix, "_queue_latency_seconds"), "How long requests were in the queue", latency),
             gate_open: family(concat!($prefix, "_queue_gate_open"), "How often the gate was opened", Counter),
             gate_shut: family(concat!($prefix, "_queue_gate_shut"), "How often the gate was shut by failfast", Counter),
-            gate_open_time: family(concat!($prefix, "_queue_gate_open_time_seconds"), "When the gate was last opened", Gauge),
-            gate_shut_time: family(concat!($prefix, "_queue_gate_shut_time_seconds"), "When the gate was last shut", Gauge),
-            gate_timeout: family(concat!($prefix, "_queue_gate_timeout_seconds"), "The failfast timeout", Gauge),
+            gate_open_time: family(concat!($prefix, "_queue_gate_open_time_seconds"), "When the gate was last opened", Common),
+            gate_shut_time: family(concat!($prefix, "_queue_gate_shut_time_seconds"), "When the gate was last shut", Common),
+            gate_timeout: family(concat!($prefix, "_queue_gate_timeout_seconds"), "The failfast timeout", Common),
         }
     }};
 }
@@ -211,4 +211,39 @@ impl Drop for Queued<'_> {
 
 fn unix_seconds() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_workers_know_is_not_added_up() {
+        let (registry, labels) = (Registry::default(), Labels::new().with("parent_name", "web"));
+        let workers = [1, 2].map(|i| BalancerMetrics::new(&HTTP, &registry.shard(i), &labels, Duration::from_secs(3)));
+        let endpoints: Vec<_> = workers.iter().flat_map(|w| [w.endpoints().count(true), w.endpoints().count(false)]).collect();
+        let waiting: Vec<_> = workers.iter().map(BalancerMetrics::queue).collect();
+        for worker in &workers {
+            worker.updated(2, 2, 0, true);
+            worker.gate_shut();
+            worker.gate_open();
+        }
+        let now = unix_seconds();
+        let mut out = String::new();
+        registry.render(&mut out);
+        let value = |family: &str| -> i64 {
+            let prefix = format!("outbound_http_balancer_{family}");
+            let found = out.lines().find_map(|line| line.strip_prefix(&prefix)?.split_whitespace().next_back()?.parse().ok());
+            found.unwrap_or_else(|| unreachable!("{prefix} is not in {out}"))
+        };
+        assert_eq!(value("endpoints{endpoint_state=\"ready\""), 1);
+        assert_eq!(value("endpoints{endpoint_state=\"pending\""), 1);
+        assert_eq!(value("p2c_endpoints{"), 2);
+        assert_eq!(value("queue_gate_timeout_seconds{"), 3);
+        assert!((now - 5..=now).contains(&value("queue_gate_open_time_seconds{")));
+        assert!((now - 5..=now).contains(&value("queue_gate_shut_time_seconds{")));
+        // Parts of workers are.
+        assert_eq!((value("queue_length{"), value("queue_gate_shut_total{")), (2, 2));
+        drop((endpoints, waiting));
+    }
 }

@@ -40,8 +40,10 @@ pub struct Family {
 pub enum Kind {
     /// Only grows.
     Counter,
-    /// Goes up and down.
+    /// Goes up and down; workers have parts of it, which are added up.
     Gauge,
+    /// Goes up and down; workers know the same of it, and the highest is shown.
+    Common,
     /// Counts values up to each of some bounds.
     Histogram {
         /// The bounds, ascending.
@@ -233,7 +235,7 @@ impl Registry {
     pub fn histogram(&self, family: &'static Family, labels: Labels) -> Histogram {
         let bounds = match family.kind {
             Kind::Histogram { bounds, .. } => bounds,
-            Kind::Counter | Kind::Gauge => &[],
+            Kind::Counter | Kind::Gauge | Kind::Common => &[],
         };
         Histogram { bounds, cells: self.cells(family, labels, bounds.len() + 2) }
     }
@@ -297,6 +299,11 @@ impl Series {
     fn sum(&self, i: usize) -> Option<u64> {
         self.shards.iter().filter_map(|(_, cells)| cells.get(i)).map(|c| c.load(Relaxed)).reduce(u64::wrapping_add)
     }
+
+    /// The highest value that a worker has.
+    fn highest(&self) -> i64 {
+        self.shards.iter().filter_map(|(_, cells)| cells.first()).map(|c| c.load(Relaxed) as i64).max().unwrap_or(0)
+    }
 }
 
 impl FamilyState {
@@ -312,7 +319,7 @@ impl FamilyState {
         };
         let kind_name = match kind {
             Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            Kind::Gauge | Kind::Common => "gauge",
             Kind::Histogram { .. } => "histogram",
         };
         let _ = write!(out, "# HELP {name} {help}{period}\n# TYPE {name} {kind_name}\n");
@@ -323,6 +330,7 @@ impl FamilyState {
             match kind {
                 Kind::Counter => sample(out, name, total, labels, None, series.sum(0).unwrap_or(0)),
                 Kind::Gauge => sample(out, name, "", labels, None, series.sum(0).unwrap_or(0) as i64),
+                Kind::Common => sample(out, name, "", labels, None, series.highest()),
                 Kind::Histogram { bounds, scale } => render_histogram(out, name, labels, series, bounds, *scale),
             }
         }

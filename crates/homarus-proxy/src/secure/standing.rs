@@ -120,26 +120,38 @@ impl Standing {
     /// Does what is due.
     fn advance(&self) {
         match self.stage.get() {
-            Stage::Firm if self.expires.is_some_and(|at| left(at).is_zero()) => self.lose("its certificate has ended"),
+            Stage::Firm if self.has_expired() => self.lose("its certificate has ended"),
             Stage::Lost(since) if since + GRACE <= net::now() => self.enter(Stage::Gone),
             _ => {}
         }
     }
 
+    /// Believes the peer or doesn't, by these anchors. One that was lost by mistake is believed again; one that is gone stays
+    /// so: its connections were cut.
     fn judge(&self, anchors: &TrustAnchors) {
-        if !self.is_lost()
-            && let Err(error) = verify(&self.chain, anchors, self.role)
-        {
-            self.lose(&format!("{error}; was its root dropped from the trust anchors?"));
+        match (self.stage.get(), verify(&self.chain, anchors, self.role)) {
+            (Stage::Firm, Err(error)) => self.lose(&format!("{error}; was its root dropped from the trust anchors?")),
+            (Stage::Lost(_), Ok(())) if !self.has_expired() => {
+                tracing::info!(peer = %self.peer(), role = ?self.role, "peer is believed again");
+                self.stage.set(Stage::Firm);
+            }
+            _ => {}
         }
     }
 
+    fn has_expired(&self) -> bool {
+        self.expires.is_some_and(|at| left(at).is_zero())
+    }
+
+    fn peer(&self) -> String {
+        self.chain.first().and_then(chain::peer_identity).map(|id| id.to_string()).unwrap_or_default()
+    }
+
     fn lose(&self, why: &str) {
-        let peer = self.chain.first().and_then(chain::peer_identity).map(|id| id.to_string()).unwrap_or_default();
         let seats = self.seats.borrow();
         let connections = seats.wakers.len() - seats.free.len();
         drop(seats);
-        tracing::info!(%peer, role = ?self.role, connections, why, "peer is no longer believed; its connections end");
+        tracing::info!(peer = %self.peer(), role = ?self.role, connections, why, "peer is no longer believed; its connections end");
         self.enter(Stage::Lost(net::now()));
     }
 
@@ -193,12 +205,21 @@ impl Drop for Seat {
     }
 }
 
+/// Peers that are judged by new anchors before others have their turn: each costs some 150 µs.
+const JUDGED_AT_ONCE: usize = 32;
+
+/// The peers of one side.
+type Known = HashMap<Chain, Weak<Standing>, ahash::RandomState>;
+
 /// What this worker's connections stand on.
 pub struct Trust {
     keyring: Keyring,
-    known: [RefCell<HashMap<Chain, Weak<Standing>, ahash::RandomState>>; 2],
+    known: [RefCell<Known>; 2],
     /// The anchors are not those of the start: a handshake that was just completed may have been judged by older ones.
     moved: Cell<bool>,
+    /// When [`Self::follow`] looks again by itself; none: not yet known, or never.
+    armed: Cell<Option<Instant>>,
+    /// Something has to happen before that.
     sooner: Notify,
     handshakes: [[Counter; 2]; 2],
 }
@@ -210,8 +231,8 @@ impl Trust {
             ["full", "resumed"]
                 .map(|kind| registry.counter(&HANDSHAKES, Labels::new().with("direction", direction).with("kind", kind)))
         });
-        let (known, moved, sooner) = (Default::default(), Cell::new(false), Notify::new());
-        let this = Rc::new(Self { keyring, known, moved, sooner, handshakes });
+        let (known, moved, armed, sooner) = Default::default();
+        let this = Rc::new(Self { keyring, known, moved, armed, sooner, handshakes });
         tokio::task::spawn_local(this.clone().follow());
         this
     }
@@ -227,19 +248,27 @@ impl Trust {
         if chain.is_empty() {
             return None;
         }
+        let keys = self.keyring.current().filter(|_| self.moved.get());
+        let judge = |standing: &Standing| keys.iter().for_each(|keys| standing.judge(&keys.material().anchors));
         let mut known = self.known[side].borrow_mut();
         if let Some(standing) = known.get(chain).and_then(Weak::upgrade) {
-            return Some(standing);
+            if standing.is_lost() {
+                judge(&standing);
+            }
+            if standing.stage.get() != Stage::Gone {
+                return Some(standing);
+            }
         }
         let standing = Standing::new(chain.into(), role, peer.expires);
+        make_room(&mut known);
         known.insert(standing.chain.clone(), Rc::downgrade(&standing));
         drop(known);
-        if self.moved.get()
-            && let Some(keys) = self.keyring.current()
-        {
-            standing.judge(&keys.material().anchors);
+        judge(&standing);
+        let due = standing.due().map(|due| net::now() + due);
+        if due.is_some_and(|due| self.armed.get().is_none_or(|armed| due < armed)) {
+            self.armed.set(due);
+            self.sooner.notify_one();
         }
-        self.sooner.notify_one();
         Some(standing)
     }
 
@@ -252,12 +281,13 @@ impl Trust {
             if let Some(now) = now.filter(|now| anchors.as_ref().is_none_or(|before| before.pem() != now.pem())) {
                 if anchors.is_some() {
                     self.moved.set(true);
-                    self.each(|standing| standing.judge(&now));
+                    judge_all(self.all(), &now).await;
                 }
                 anchors = Some(now);
             }
-            self.each(Standing::advance);
+            self.all().iter().for_each(|standing| standing.advance());
             let next = self.next();
+            self.armed.set(next.map(|next| net::now() + next));
             tokio::select! {
                 changed = keyring.changed() => if !changed { return },
                 () = self.sooner.notified() => {}
@@ -269,29 +299,56 @@ impl Trust {
     /// The time until something is due. Peers that nobody is connected with are forgotten on the way.
     fn next(&self) -> Option<Duration> {
         self.known.iter().for_each(|known| known.borrow_mut().retain(|_, standing| standing.strong_count() > 0));
-        let mut next = None;
-        self.each(|standing| next = [next, standing.due()].into_iter().flatten().min());
-        next
+        self.all().iter().filter_map(|standing| standing.due()).min()
     }
 
-    fn each(&self, mut act: impl FnMut(&Standing)) {
-        let known: Vec<_> =
-            self.known.iter().flat_map(|k| k.borrow().values().filter_map(Weak::upgrade).collect::<Vec<_>>()).collect();
-        known.iter().for_each(|standing| act(standing));
+    fn all(&self) -> Vec<Rc<Standing>> {
+        self.known.iter().flat_map(|k| k.borrow().values().filter_map(Weak::upgrade).collect::<Vec<_>>()).collect()
     }
 }
 
-/// Resolves when a server that was believed no longer is, because the anchors have changed.
-pub async fn distrusted(chain: Vec<CertificateDer<'static>>, mut anchors: watch::Receiver<TrustAnchors>) {
-    loop {
-        // A handshake may have been judged by the anchors before these.
-        let now = anchors.borrow_and_update().clone();
-        if verify(&chain, &now, Role::Server).is_err() {
-            return;
+/// Judges many peers, and lets others have their turn meanwhile.
+async fn judge_all(standings: Vec<Rc<Standing>>, anchors: &TrustAnchors) {
+    for some in standings.chunks(JUDGED_AT_ONCE) {
+        some.iter().for_each(|standing| standing.judge(anchors));
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Before a map grows, peers that nobody is connected with are forgotten. It doubles at least, so that this costs each peer
+/// the same however many there are.
+fn make_room(known: &mut Known) {
+    if known.len() == known.capacity() {
+        known.retain(|_, standing| standing.strong_count() > 0);
+        known.reserve(known.len() + 1);
+    }
+}
+
+/// Resolves when a server that was believed no longer is; says why: its leaf has ended, or the anchors have changed.
+pub async fn distrusted(chain: Vec<CertificateDer<'static>>, mut anchors: watch::Receiver<TrustAnchors>) -> &'static str {
+    let expires = chain.first().and_then(|leaf| chain::expiry(leaf).ok());
+    let ended = async {
+        match expires {
+            Some(at) => net::sleep(left(at)).await,
+            None => std::future::pending().await,
         }
-        if anchors.changed().await.is_err() {
-            std::future::pending().await
+    };
+    let dropped = async {
+        loop {
+            // A handshake may have been judged by the anchors before these.
+            let now = anchors.borrow_and_update().clone();
+            if verify(&chain, &now, Role::Server).is_err() {
+                return;
+            }
+            if anchors.changed().await.is_err() {
+                std::future::pending().await
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        () = ended => "its server's certificate has ended",
+        () = dropped => "the trust anchors have changed, and its server is no longer believed",
     }
 }
 
@@ -308,7 +365,14 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use homarus_identity::{
+        Issuer, Key,
+        authority::Pair,
+        csr::{self, Request},
+        issuer::Validity,
+    };
     use std::{
         sync::{
             Arc,
@@ -357,6 +421,71 @@ mod tests {
         }
         assert!(ended.is_lost() && !later.is_lost());
         assert!(later.due().is_some_and(|left| left > Duration::from_secs(50)));
+    }
+
+    const WEB: &str = "web.test.serviceaccount.identity.linkerd.cluster.local";
+
+    /// A root, and a leaf of it that lives so long.
+    fn rooted(lifetime: Duration) -> (TrustAnchors, Vec<CertificateDer<'static>>) {
+        let now = SystemTime::now();
+        let root = Pair::root("root.linkerd.cluster.local", Duration::from_secs(86_400), now).unwrap();
+        let pem = root.certificate.to_pem();
+        let anchors = TrustAnchors::from_pem(&pem).unwrap();
+        let validity = Validity { lifetime, skew: Duration::ZERO };
+        let issuer = Issuer::from_pem(&pem, &root.key_pem(), &anchors, validity, now).unwrap();
+        let request = csr::make(&WEB.parse().unwrap(), &Key::generate().unwrap()).unwrap();
+        let leaf = issuer.issue(&Request::parse(&request).unwrap(), WEB, now).unwrap();
+        (anchors, vec![leaf.der().clone()])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn roots_that_were_dropped_by_mistake_may_come_back() {
+        let ((ours, chain), (others, _)) = (rooted(Duration::from_secs(3600)), rooted(Duration::from_secs(3600)));
+        let standing = Standing::new(chain.into(), Role::Client, None);
+        judge_all(vec![standing.clone()], &others).await;
+        assert!(standing.is_lost());
+        judge_all(vec![standing.clone()], &ours).await;
+        assert!(!standing.is_lost() && standing.due().is_none(), "in time: nothing has happened");
+
+        standing.judge(&others);
+        tokio::time::advance(GRACE).await;
+        standing.advance();
+        standing.judge(&ours);
+        assert_eq!(standing.stage.get(), Stage::Gone, "too late: its connections were cut");
+
+        let ended = Standing::new(standing.chain.clone(), Role::Client, Some(SystemTime::now()));
+        ended.advance();
+        ended.judge(&ours);
+        assert!(ended.is_lost(), "a leaf that has ended stays so");
+    }
+
+    #[tokio::test]
+    async fn servers_are_distrusted_for_either_reason() {
+        let ((ours, chain), (others, _)) = (rooted(Duration::from_secs(3600)), rooted(Duration::from_secs(3600)));
+        let (change, anchors) = watch::channel(ours);
+        let mut told = std::pin::pin!(distrusted(chain, anchors));
+        assert!(futures::poll!(&mut told).is_pending());
+        change.send_replace(others);
+        assert!(told.await.contains("trust anchors"));
+
+        let (ours, chain) = rooted(Duration::from_secs(1));
+        let (_change, anchors) = watch::channel(ours);
+        let told = tokio::time::timeout(Duration::from_secs(5), distrusted(chain, anchors)).await;
+        assert!(told.unwrap().contains("certificate has ended"));
+    }
+
+    #[test]
+    fn peers_that_have_gone_make_room() {
+        let mut known = Known::default();
+        let kept = Standing::new(Rc::from([]), Role::Client, None);
+        for i in 0..10_000u32 {
+            make_room(&mut known);
+            let chain: Chain = Rc::from([CertificateDer::from(i.to_be_bytes().to_vec())]);
+            let standing = if i % 1000 == 0 { Rc::downgrade(&kept) } else { Weak::new() };
+            known.insert(chain, standing);
+        }
+        assert!(known.capacity() < 100, "{}", known.capacity());
+        assert_eq!(known.values().filter(|standing| standing.strong_count() > 0).count(), 10);
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The process: its start, its end, its metrics and its admin port.
 
-use crate::{PROXY, mesh};
+use crate::{PROXY, mesh, meshed_server};
 use homarus_testkit::{
     client::{Http1, block_on, collect, http2, request},
     control::{Allow, Inbound, Protocol},
-    ground::UNMESHED,
-    mesh::{CLIENT_ID, Plan, SERVER_ID},
+    ground::{ADMIN, UNMESHED},
+    mesh::{CLIENT_ID, Mesh, Plan, SERVER_ID},
     proxy::Proxy,
     servers::{Asked, echo, echo_h2, http1, mirror, respond, serve_h2},
     wait_for,
 };
-use std::{io::Write, process::Command, time::Duration};
+use std::{
+    io::Write,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn a_drain_lets_requests_finish() {
@@ -386,4 +390,40 @@ fn check(metrics: &homarus_testkit::metrics::Metrics, expected: &[(&str, Vec<(&s
     let shown: Vec<_> =
         missing.iter().map(|(name, labels)| format!("{name}{labels:?}; there is\n{}", metrics.family(name))).collect();
     assert!(shown.is_empty(), "missing:\n{}", shown.join("\n\n"));
+}
+
+#[test]
+fn probes_do_not_wait_for_policy() {
+    // Nobody listens there, so no policy ever comes.
+    let silent = ("POLICY_SVC_ADDR", "127.0.0.1:9".to_owned());
+    let mut mesh = Plan { client: None, server_env: vec![silent.clone()], ..Plan::both(PROXY) }.start();
+    let fallback = "the default applies until it does";
+    let proxy = mesh.server_proxy();
+    let begun = Instant::now();
+    assert_eq!(proxy.admin("GET", "/live", "").0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(!proxy.log().contains(fallback), "neither being ready nor being alive has waited for it");
+    assert_eq!(proxy.admin("GET", "/metrics", "").0, 200);
+    wait_for("all else waits", || proxy.log().contains(fallback).then_some(()));
+    drop(mesh);
+
+    // What the default forbids is forbidden once it applies.
+    let meshed_only = ("INBOUND_DEFAULT_POLICY", "all-authenticated".to_owned());
+    let mut mesh = Plan { client: None, server_env: vec![silent, meshed_only], ..Plan::both(PROXY) }.start();
+    assert_eq!((probe(&mesh), mesh.server_proxy().log().contains(fallback)), (200, false));
+    wait_for("the default denies the probe", || (probe(&mesh) == 403).then_some(()));
+    wait_for("which is told", || mesh.server_proxy().log().contains(fallback).then_some(()));
+    drop(mesh);
+
+    // And what a known policy forbids.
+    let mesh = meshed_server();
+    assert_eq!(probe(&mesh), 200);
+    mesh.control.allow(Allow::Deny);
+    wait_for("the probe is denied", || (probe(&mesh) == 403).then_some(()));
+}
+
+/// A probe from outside.
+fn probe(mesh: &Mesh) -> u16 {
+    let tcp = mesh.client().connect_unmeshed(mesh.server().at(ADMIN)).unwrap();
+    Http1::new(tcp).get("/live").status()
 }

@@ -111,9 +111,9 @@ fn take_headers(bytes: &Bytes, buf: &[u8], parsed: &[httparse::Header<'_>]) -> R
 /// A line feed alone may end a line (RFC 9112 §2.2), as people type it; but where lines end in two ways, somebody before us may
 /// have seen other lines than we do.
 fn check_lines(head: &[u8]) -> Result<(), Invalid> {
-    let ends = head.iter().filter(|b| **b == b'\n').count();
-    let proper = head.windows(2).filter(|pair| *pair == b"\r\n").count();
-    if proper == 0 || proper == ends { Ok(()) } else { Err(Invalid::Head) }
+    let mut proper = memchr::memchr_iter(b'\n', head).map(|at| at > 0 && head[at - 1] == b'\r');
+    let first = proper.next();
+    if proper.all(|end| Some(end) == first) { Ok(()) } else { Err(Invalid::Head) }
 }
 
 /// CONNECT has an authority as its target, everything else a path, `*` or a whole URI (proxy-wire §6.4).
