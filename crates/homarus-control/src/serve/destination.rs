@@ -36,7 +36,7 @@ impl Destination {
 
     fn endpoints(&self, request: &GetDestination) -> Result<Reply, Status> {
         let settings = self.hub.read(|index| index.settings().clone());
-        let Target::Name { service, hostname, port } = Target::parse(&request.path, &settings).map_err(invalid(&request.path))? else {
+        let Target::Name { service, hostname, port } = target(&request.path, &settings)? else {
             return Err(Status::invalid_argument("IP queries not supported by Get API"));
         };
         let Context { node_name, .. } = Context::parse(&request.context_token);
@@ -51,7 +51,7 @@ impl Destination {
 
     fn profile(&self, request: &GetDestination) -> Result<Reply, Status> {
         let settings = self.hub.read(|index| index.settings().clone());
-        let target = match Target::parse(&request.path, &settings).map_err(invalid(&request.path))? {
+        let target = match target(&request.path, &settings)? {
             Target::Addr(addr) => ProfileTarget::Addr(addr),
             Target::Name { service, hostname: None, port } => ProfileTarget::Service(service, port),
             Target::Name { service, hostname: Some(hostname), port } => ProfileTarget::Instance(hostname, service, port),
@@ -77,6 +77,16 @@ impl grpc::Service for Destination {
 enum Target {
     Addr(SocketAddr),
     Name { service: Id, hostname: Option<Arc<str>>, port: u16 },
+}
+
+/// The longest DNS name with a port, and some more.
+const MAX_PATH_BYTES: usize = 300;
+
+fn target(path: &str, settings: &Settings) -> Result<Target, Status> {
+    if path.len() > MAX_PATH_BYTES {
+        return Err(Status::invalid_argument(format!("Invalid authority: it has more than {MAX_PATH_BYTES} bytes")));
+    }
+    Target::parse(path, settings).map_err(invalid(path))
 }
 
 /// The port of a path that has none.
@@ -134,6 +144,15 @@ mod tests {
     fn what_is_not_understood_is_named() {
         assert_eq!(invalid("foo:80")("no Service").message(), "Invalid authority: foo: no Service");
         assert_eq!(invalid("foo")("no Service").message(), "Invalid authority: foo: no Service");
+    }
+
+    #[test]
+    fn too_long_a_path_is_not_told_back() {
+        let path = |length: usize| format!("{}.shop.svc.cluster.local", "a".repeat(length - ".shop.svc.cluster.local".len()));
+        assert!(target(&path(MAX_PATH_BYTES), &Settings::default()).is_ok());
+        let status = target(&path(MAX_PATH_BYTES + 1), &Settings::default()).unwrap_err();
+        assert_eq!(status.code(), grpc::Code::InvalidArgument);
+        assert_eq!(status.message(), "Invalid authority: it has more than 300 bytes");
     }
 
     #[test]

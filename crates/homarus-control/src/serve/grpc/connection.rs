@@ -1,15 +1,31 @@
 //! Connections: accepted, pinged, drained; each with all its streams in one task.
 
-use super::{Service, exchange::exchange};
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Service,
+    exchange::{Exchange, exchange},
+};
 use crate::serve::metrics::Calls;
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
-use h2::{Ping, PingPong, Reason, server::Builder};
+use h2::{Ping, PingPong, Reason, RecvStream, server::Builder, server::SendResponse};
 use homarus_daemon::drain::Drain;
-use std::{future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use http::Request;
+use std::{
+    future,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::coop,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -31,7 +47,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-type Connection = h2::server::Connection<TcpStream, Bytes>;
+/// What a connection reads from and writes to.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
+type Connection<S> = h2::server::Connection<S, Bytes>;
 
 /// Serves a listener until the program drains.
 pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, calls: Calls, mut drain: Drain) {
@@ -48,14 +69,11 @@ pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, calls: Call
         };
         match accepted {
             Ok((stream, peer)) => {
+                // Changes are small and somebody waits for them.
+                let _ = stream.set_nodelay(true);
                 let server = Server { service: service.clone(), calls: calls.clone(), drain: drain.clone(), peer, _slot: slot };
                 // In a task of its own, whose memory goes when the connection is up.
-                tokio::spawn(async move {
-                    match greet(stream).await {
-                        Ok(connection) => drop(tokio::spawn(server.carry(connection))),
-                        Err(error) => debug!(%peer, %error, "connection failed"),
-                    }
-                });
+                tokio::spawn(server.welcome(stream));
             }
             Err(error) => {
                 warn!(%error, "failed to accept a connection; raise the limit of open files if this goes on");
@@ -65,9 +83,7 @@ pub async fn serve(listener: TcpListener, service: Arc<dyn Service>, calls: Call
     }
 }
 
-async fn greet(stream: TcpStream) -> Result<Connection, h2::Error> {
-    // Changes are small and somebody waits for them.
-    let _ = stream.set_nodelay(true);
+async fn greet<S: Stream>(stream: S) -> Result<Connection<S>, h2::Error> {
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -91,31 +107,42 @@ struct Server {
 }
 
 impl Server {
+    /// Begins a connection, unless the program ends before the client has said what it wants.
+    async fn welcome<S: Stream>(mut self, stream: S) {
+        let greeted = tokio::select! {
+            greeted = greet(stream) => greeted,
+            () = self.drain.signaled() => return,
+        };
+        match greeted {
+            Ok(connection) => drop(tokio::spawn(self.carry(connection))),
+            Err(error) => debug!(peer = %self.peer, %error, "connection failed"),
+        }
+    }
+
     /// Carries a connection to its end. (The arguments of an `async fn` would take their space twice.)
-    fn carry(mut self, mut connection: Connection) -> impl Future<Output = ()> + Send {
+    fn carry<S: Stream>(mut self, mut connection: Connection<S>) -> impl Future<Output = ()> + Send {
         let peer = self.peer;
         async move {
             let mut lost = pin!(unanswered(connection.ping_pong()));
             let mut draining = false;
-            let mut exchanges = FuturesUnordered::new();
+            let mut exchanges = Exchanges::default();
             loop {
                 let accepted = tokio::select! {
-                    // Streams first: what they send leaves in the same turn.
                     biased;
-                    Some(()) = exchanges.next() => continue,
-                    accepted = connection.accept() => accepted,
-                    () = &mut lost => {
-                        debug!(%peer, "the client answers no ping");
-                        return;
-                    }
                     () = self.drain.signaled(), if !draining => {
                         draining = true;
                         connection.graceful_shutdown();
                         continue;
                     }
+                    accepted = future::poll_fn(|cx| exchanges.poll_with(&mut connection, cx)) => accepted,
+                    // Last: an answer that has come is read by then.
+                    () = &mut lost => {
+                        debug!(%peer, "the client answers no ping");
+                        return;
+                    }
                 };
                 match accepted {
-                    Some(Ok((request, respond))) => exchanges.push(exchange(request, respond, &self.service, &self.calls)),
+                    Some(Ok((request, respond))) => exchanges.all.push(exchange(request, respond, &self.service, &self.calls)),
                     Some(Err(error)) => {
                         debug!(%peer, %error, "connection failed");
                         return;
@@ -127,6 +154,39 @@ impl Server {
     }
 }
 
+type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+
+/// What goes on in a connection.
+///
+/// Exchanges go before their connection, so that what they send leaves in the same turn of the task. If a turn's budget
+/// (tokio's, of operations that a task may do before it lets others) isn't enough for both, the next turn is the other's:
+/// neither many subscribers of one change keep the connection from sending and reading, nor a client's flood the subscribers.
+#[derive(Default)]
+struct Exchanges {
+    all: FuturesUnordered<Exchange>,
+    connection_goes_first: bool,
+}
+
+impl Exchanges {
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(())) = self.all.poll_next_unpin(cx) {}
+    }
+
+    /// One turn of all; ready when a request has come or the connection is at its end.
+    fn poll_with<S: Stream>(&mut self, connection: &mut Connection<S>, cx: &mut Context<'_>) -> Poll<Accepted> {
+        let connection_went_first = self.connection_goes_first;
+        if !connection_went_first {
+            self.poll(cx);
+        }
+        let accepted = connection.poll_accept(cx);
+        if connection_went_first {
+            self.poll(cx);
+        }
+        self.connection_goes_first = !connection_went_first && !coop::has_budget_remaining();
+        accepted
+    }
+}
+
 /// Ends when the client leaves a ping unanswered.
 async fn unanswered(pings: Option<PingPong>) {
     let Some(mut pings) = pings else { return future::pending().await };
@@ -134,19 +194,21 @@ async fn unanswered(pings: Option<PingPong>) {
     let mut asked = false;
     loop {
         tokio::select! {
-            () = &mut due => {
-                if asked || pings.send_ping(Ping::opaque()).is_err() {
-                    return;
-                }
-                asked = true;
-                due.as_mut().reset(Instant::now() + PING_TIMEOUT);
-            }
+            // First: after a pause of the whole process an answer that came in time is as ready as the clock.
+            biased;
             answered = future::poll_fn(|cx| pings.poll_pong(cx)), if asked => {
                 if answered.is_err() {
                     return;
                 }
                 asked = false;
                 due.as_mut().reset(Instant::now() + PING_INTERVAL);
+            }
+            () = &mut due => {
+                if asked || pings.send_ping(Ping::opaque()).is_err() {
+                    return;
+                }
+                asked = true;
+                due.as_mut().reset(Instant::now() + PING_TIMEOUT);
             }
         }
     }

@@ -10,31 +10,58 @@ use futures::{
 };
 use h2::{RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
-use tokio::time::timeout;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::{task::coop, time::timeout};
 
 /// A request names a target and says who asks: a few hundred bytes.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
 /// How long a request's message may take to come in.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much is said of why a request is refused. What it says itself may be in there, and every byte may be sent as three:
+/// a client whose limit of headers is exceeded gives up streams, and at last the connection that others share.
+const MAX_REASON_BYTES: usize = 512;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// Answers a request, until all is said or the client gives it up.
+/// A call under way, which ends when all is said or the client gives it up.
+///
+/// Out of its task's budget it does nothing, and says so at once: a set of futures then stops asking the rest of them,
+/// where tokio's own would have it ask all of them each turn.
+pub(super) struct Exchange(BoxFuture<'static, ()>);
+
+impl Future for Exchange {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if !coop::has_budget_remaining() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.0.poll_unpin(cx)
+    }
+}
+
+/// Answers a request.
 pub(super) fn exchange(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     service: &Arc<dyn Service>,
     calls: &Arc<Calls>,
-) -> BoxFuture<'static, ()> {
+) -> Exchange {
     // A subscriber stays for days: what only its beginning needs is in a box that goes.
     let beginning = begin(request, respond, service.clone(), calls.clone()).boxed();
-    async move {
+    let exchange = async move {
         if let Some(mut answer) = beginning.await {
             answer.tell().await;
         }
-    }
-    .boxed()
+    };
+    Exchange(exchange.boxed())
 }
 
 /// Reads the request and answers it. None: there is nothing more to say.
@@ -96,10 +123,19 @@ fn response() -> Response<()> {
 /// Answers with nothing but a status. A client that is gone by now doesn't need it.
 fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
     let mut response = response();
+    let status = Status::new(status.code(), brief(status.message()));
     if status.add_header(response.headers_mut()).is_err() {
         response.headers_mut().insert(GRPC_STATUS, HeaderValue::from(Code::Internal as i32));
     }
     let _ = respond.send_response(response, true);
+}
+
+/// As much of a reason as is sent.
+pub(super) fn brief(reason: &str) -> String {
+    if reason.len() <= MAX_REASON_BYTES {
+        return reason.to_owned();
+    }
+    format!("{}…", &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)])
 }
 
 /// An answer under way: messages, then the trailers that say that all is well. One that is dropped was cancelled.
@@ -115,6 +151,7 @@ impl Answer {
             match self.next().await {
                 Next::Message(message) => {
                     self.call.sent();
+                    self.hush();
                     if self.send.send_data(message, false).is_err() {
                         return;
                     }
@@ -139,6 +176,12 @@ impl Answer {
             }
         }
         true
+    }
+
+    /// Has nobody woken for the room that a message takes and the next one asks for: whoever waits for the stream is here,
+    /// and looks for himself. Else each message would cost its connection's task another turn.
+    fn hush(&mut self) {
+        let _ = self.send.poll_reset(&mut Context::from_waker(Waker::noop()));
     }
 
     async fn next(&mut self) -> Next {

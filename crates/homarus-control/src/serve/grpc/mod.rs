@@ -3,8 +3,8 @@
 //! Not tonic's server, for the sake of its memory: there every subscriber's message is copied into a buffer of its own,
 //! and stays there while the client is slow; and every stream is a task beside its connection's. Here messages are framed
 //! once, shared, and handed to HTTP/2 as they are; a stream is asked for the next one only when the client's window is
-//! open; and one task carries a connection with all its streams, so that a change costs a subscriber one wake-up and, with
-//! the frame's head, one write.
+//! open; and one task carries a connection with all its streams, so that a change costs a connection one wake-up, or a few if
+//! it has more streams than a task's budget allows to tell at once, and a subscriber no task of its own.
 //!
 //! - `connection`: accepts, pings and drains connections;
 //! - `exchange`: one call, from its request to its trailers.

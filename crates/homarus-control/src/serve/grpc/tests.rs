@@ -1,7 +1,7 @@
 //! Requests are whatever a client sends.
 #![allow(clippy::unwrap_used)]
 
-use super::*;
+use super::{exchange::brief, *};
 use crate::{
     index::Settings,
     serve::{Hub, destination::Destination, policy::Policies},
@@ -24,6 +24,14 @@ fn what_is_framed_is_read() {
     assert_eq!(code(&[&framed[..], b"x"].concat()), Code::Internal);
     assert_eq!(code(&[1, 0, 0, 0, 0]), Code::Unimplemented, "compressed");
     assert_eq!(unframe(frame(&GetDestination::default())).unwrap(), Bytes::new());
+}
+
+#[test]
+fn a_reason_is_brief_and_whole_characters() {
+    assert_eq!(brief("no such service"), "no such service");
+    assert_eq!(brief(&"a".repeat(512)), "a".repeat(512));
+    assert_eq!(brief(&"a".repeat(513)), "a".repeat(512) + "…");
+    assert_eq!(brief(&"ü€".repeat(10_000)), "ü€".repeat(102) + "ü…");
 }
 
 proptest! {
