@@ -29,7 +29,6 @@ pub mod detect;
 pub mod discover;
 pub mod dns;
 pub mod fault;
-mod footprint;
 pub mod forward;
 pub mod http;
 pub mod inbound;

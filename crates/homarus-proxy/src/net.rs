@@ -33,12 +33,6 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The CPU time that this process has used.
-pub fn cpu_time() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(used).unwrap_or_default()
-}
-
 /// Runs a future for at most `limit`; none when the time is over.
 pub async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     tokio::time::timeout(limit, future).await.ok()

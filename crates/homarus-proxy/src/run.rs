@@ -9,7 +9,6 @@ use crate::{
     config::{Config, Direction},
     discover::{Control, Discovery, Peers},
     dns::Dns,
-    footprint,
     inbound::Inbound,
     net::{self, TcpListener, TcpStream},
     observe::{
@@ -200,7 +199,6 @@ async fn administer(parts: Parts, admin: Arc<Admin>, listener: TcpListener, sign
     tokio::task::spawn_local(async move {
         if keyring.ready().await.is_some() {
             ready.set_ready();
-            footprint::release_when_quiet().await;
         }
     });
     let reason = match drain::requests() {
