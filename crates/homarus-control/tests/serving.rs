@@ -229,6 +229,25 @@ async fn what_can_not_be_answered_says_why() {
     assert_eq!(counts(next(&mut stream).await.unwrap()), (1, 0));
 }
 
+/// Clients count small frames that nobody has read yet, and end a connection that brings too many of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_subscribers_of_one_connection_are_told_a_small_change() {
+    const SUBSCRIBERS: usize = 1_000;
+    let controller = destination().await;
+    controller.tell([service(), slice([1]), Fact::Pod(pod(1))]);
+    let mut client = DestinationClient::new(controller.channel.clone());
+    let mut streams = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut stream = client.get(get("web.shop.svc.cluster.local:80")).await.unwrap().into_inner();
+        assert_eq!(counts(next(&mut stream).await.unwrap()), (1, 0));
+        streams.push(tokio::spawn(async move { counts(next(&mut stream).await.unwrap()) }));
+    }
+    controller.delete(Kind::Service, "shop", "web");
+    for told in streams {
+        assert_eq!(told.await.unwrap(), (0, 1));
+    }
+}
+
 #[tokio::test]
 async fn profiles_follow_what_has_the_address() {
     let controller = destination().await;
