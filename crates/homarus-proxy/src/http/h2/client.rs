@@ -147,10 +147,16 @@ impl Client {
     }
 }
 
+/// What small frames that nobody has read yet may cost, each 256 bytes less its size, before the server is taken for hostile:
+/// some 65,000 frames. Streams of many clients share a connection to an application, and a controller tells all of them
+/// of a change at once.
+const SMALL_FRAMES_BUDGET: usize = 16 << 20;
+
 fn builder(settings: &Settings) -> ::h2::client::Builder {
     let mut builder = ::h2::client::Builder::new();
     builder.enable_push(false);
     builder.max_header_list_size(settings.max_header_list_size.unwrap_or(MAX_HEADER_LIST_BYTES));
+    builder.data_frame_budget(SMALL_FRAMES_BUDGET);
     if let Some(bytes) = settings.stream_window {
         builder.initial_window_size(bytes);
     }
