@@ -79,47 +79,6 @@ fn the_demo_shows_its_deliberate_fault() {
 }
 
 #[test]
-fn s223_mesh_tls_lets_the_named_in_and_nobody_else() {
-    let up = Up::shared();
-    let namespace = "s223";
-    up.apply(&docs(&web(namespace, "web", true)));
-    up.apply(&docs(
-        r#"
-apiVersion: policy.linkerd.io/v1beta3
-kind: Server
-metadata: {name: web, namespace: s223}
-spec: {podSelector: {matchLabels: {app: web}}, port: 8080, proxyProtocol: HTTP/1}
----
-apiVersion: policy.linkerd.io/v1alpha1
-kind: MeshTLSAuthentication
-metadata: {name: friend, namespace: s223}
-spec: {identityRefs: [{kind: ServiceAccount, name: friend}]}
----
-apiVersion: policy.linkerd.io/v1alpha1
-kind: AuthorizationPolicy
-metadata: {name: friend, namespace: s223}
-spec:
-  targetRef: {group: policy.linkerd.io, kind: Server, name: web}
-  requiredAuthenticationRefs: [{group: policy.linkerd.io, kind: MeshTLSAuthentication, name: friend}]
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: friend, namespace: s223}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: stranger, namespace: s223}
-"#,
-    ));
-    up.wait_for_deployment(namespace, "web");
-    let status =
-        |account: &str, meshed: bool| up.run(namespace, account, meshed, "curl -s -m 10 -o /dev/null -w '%{http_code}' http://web");
-    assert_eq!(status("friend", true), "200");
-    assert_eq!(status("stranger", true), "403");
-    assert_eq!(status("friend", false), "403");
-}
-
-#[test]
 fn unmeshed_pods_work_both_ways() {
     let up = Up::shared();
     up.apply(&docs(&web("plain", "meshed", true)));
@@ -133,50 +92,4 @@ fn unmeshed_pods_work_both_ways() {
     let metrics = up.homarus(&["diagnostics", "proxy-metrics", "-n", "plain", "deploy/meshed"]).unwrap();
     let known = "client_id=\"default.plain.serviceaccount.identity.linkerd.cluster.local\"";
     assert!(metrics.contains(known), "no {known} in:\n{metrics}");
-}
-
-#[test]
-fn s30_a_port_the_service_does_not_define_is_refused() {
-    let up = Up::shared();
-    up.apply(&docs(&web("s30", "web", true)));
-    up.wait_for_deployment("s30", "web");
-    let out = up.run("s30", "default", true, "curl -s -m 10 http://web; curl -s -m 5 http://web:8080; echo code=$?");
-    let (hello, code) = out.split_once("code=").unwrap();
-    assert_eq!(hello.trim(), "web-says-hello");
-    assert_ne!(code, "0", "{out}");
-}
-
-#[test]
-fn s46_a_server_that_speaks_first_is_heard_at_once() {
-    let up = Up::shared();
-    up.apply(&docs(
-        r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: s46}
----
-apiVersion: v1
-kind: Service
-metadata: {name: smtp, namespace: s46}
-spec: {selector: {app: smtp}, ports: [{port: 2525}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: smtp, namespace: s46}
-spec:
-  selector: {matchLabels: {app: smtp}}
-  template:
-    metadata: {labels: {app: smtp}, annotations: {linkerd.io/inject: enabled}}
-    spec:
-      containers:
-      - name: smtp
-        image: smtp
-        command: [sh, -c, "while true; do printf '220 mail.example ESMTP\\r\\n' | nc -l -p 2525 -q 1; done"]
-        ports: [{containerPort: 2525}]
-"#,
-    ));
-    up.wait_for_deployment("s46", "smtp");
-    // Half a second is a fiftieth of what detection would take.
-    let script = "for i in 1 2 3 4 5; do timeout 0.5 nc -d smtp 2525 < /dev/null && exit; sleep 1; done";
-    assert_eq!(up.run("s46", "default", true, script), "220 mail.example ESMTP");
 }
