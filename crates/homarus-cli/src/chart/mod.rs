@@ -1,7 +1,7 @@
 //! Charts rendered as Helm renders them, so that `homarus install` and `helm install` give the same objects from the same files.
 //!
-//! The way of a chart: [`source`] (its files, embedded in this program) and [`values`] (what a user wants, merged and held
-//! against the schema) come together in [`render`]; templates go through `lex`, `parse` and `eval` with `functions`; what
+//! The way of a chart: `source` (its files, embedded in this program) and `values` (what a user wants, merged and held
+//! against the schema) come together in `render`; templates go through `lex`, `parse` and `eval` with `functions`; what
 //! comes out is read by `yaml` and sorted by kind.
 //!
 //! Law: for any values, the text is the one that `helm template` prints, and both accept or both refuse. A property test holds

@@ -1,6 +1,6 @@
 //! `install`, `upgrade`, `prune` and `uninstall`: programs that print manifests and change nothing. `kubectl` does the rest.
 //!
-//! Values come together in one order: the chart's, high availability, what was stored, flags, files, `--set`; [`stored`] keeps
+//! Values come together in one order: the chart's, high availability, what was stored, flags, files, `--set`; `stored` keeps
 //! what differs from the chart's in a Secret, so that an upgrade can begin with it. Whatever can be known to fail is found
 //! before the first line is printed: a half-printed mesh would be applied.
 
