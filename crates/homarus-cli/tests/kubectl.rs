@@ -110,15 +110,8 @@ impl Mesh {
     }
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(LOOK);
-    }
+fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    homarus_testkit::poll_every(LOOK, PATIENCE, what, look)
 }
 
 fn text(bytes: &[u8]) -> String {

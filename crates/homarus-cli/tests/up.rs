@@ -78,11 +78,7 @@ impl Mesh {
 }
 
 fn until(what: &str, mut wanted: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !wanted() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    homarus_testkit::poll_every(Duration::from_millis(100), PATIENCE, what, || wanted().then_some(()));
 }
 
 fn link_exists() -> bool {

@@ -16,7 +16,7 @@ fn text() -> impl Strategy<Value = String> {
         "web.shop.svc.cluster.local:80",
         "[fd00::1]:443",
         "10.0.0.1:8080",
-        "spiffe://root/ns/a",
+        "spiffe://example.org/ns/a",
         "25,587,4000-4010",
         "10.0.0.0/8,fd00::/8",
         "1h30m0.5s",

@@ -30,13 +30,18 @@ pub fn wait_for<T>(what: &str, poll: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Polls until there is an answer, for as long as is said.
-pub fn wait_within<T>(limit: Duration, what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+pub fn wait_within<T>(limit: Duration, what: &str, poll: impl FnMut() -> Option<T>) -> T {
+    poll_every(Duration::from_millis(5), limit, what, poll)
+}
+
+/// As [`wait_within`], where each look costs something: this often.
+pub fn poll_every<T>(period: Duration, limit: Duration, what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(answer) = poll() {
             return answer;
         }
         assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(period);
     }
 }

@@ -41,15 +41,8 @@ pub struct Up {
 }
 
 /// Tries until there is something, for a bounded time.
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    homarus_testkit::poll_every(Duration::from_millis(200), LIMIT, what, attempt)
 }
 
 /// The documents of a manifest.

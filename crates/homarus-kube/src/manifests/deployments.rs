@@ -35,7 +35,7 @@ impl Controller<'_> {
             "args": self.args,
             "ports": ports,
             "livenessProbe": { "httpGet": { "path": live, "port": admin }, "initialDelaySeconds": 10, "timeoutSeconds": 1 },
-            "readinessProbe": { "httpGet": { "path": "/ready", "port": admin }, "failureThreshold": 7, "timeoutSeconds": 1 },
+            "readinessProbe": { "httpGet": { "path": "/ready", "port": admin }, "timeoutSeconds": 1 },
             "resources": {},
             "securityContext": {
                 "allowPrivilegeEscalation": false,
@@ -100,11 +100,27 @@ fn deployment(options: &Options, component: &str, containers: Vec<Value>, volume
 
 /// Every Deployment, with its proxy.
 pub(super) fn all(options: &Options, document: &Value, values: &Values) -> Result<Vec<Value>, ManifestError> {
-    Ok(vec![
+    let mut deployments = vec![
         sidecar::add(options, values, sidecar::IDENTITY, identity(options, document, values))?,
         sidecar::add(options, values, sidecar::DESTINATION, destination(options, document, values))?,
         sidecar::add(options, values, sidecar::INJECTOR, injector(options))?,
-    ])
+    ];
+    deployments.iter_mut().for_each(probe_often);
+    Ok(deployments)
+}
+
+/// Makes readiness known within a second: the ten of Kubernetes' default are meant for clusters of thousands of pods, and
+/// here somebody waits. Until a failing probe counts it takes a minute.
+fn probe_often(deployment: &mut Value) {
+    let Some(spec) = deployment.pointer_mut("/spec/template/spec") else { return };
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(probe) = container.get_mut("readinessProbe").and_then(Value::as_object_mut) {
+                probe.insert("periodSeconds".into(), 1.into());
+                probe.insert("failureThreshold".into(), 60.into());
+            }
+        }
+    }
 }
 
 fn text<'a>(document: &'a Value, path: &str, default: &'a str) -> &'a str {

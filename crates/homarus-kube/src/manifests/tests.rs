@@ -96,3 +96,23 @@ fn values_reach_the_configuration_and_the_proxies() {
     let bad = Options { values: json!({ "proxy": 1 }), ..options() };
     assert!(control_plane(&bad).unwrap_err().to_string().contains("values"));
 }
+
+#[test]
+fn readiness_is_known_within_a_second() {
+    let objects = control_plane(&options()).unwrap();
+    for name in ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"] {
+        let spec = &find(&objects, "Deployment", name)["spec"]["template"]["spec"];
+        let all = ["initContainers", "containers"].into_iter().flat_map(|list| spec[list].as_array().unwrap());
+        let probes: Vec<&Value> = all.map(|container| &container["readinessProbe"]).filter(|probe| !probe.is_null()).collect();
+        assert!(probes.len() > 1, "{name}: its controllers and its proxy have one each");
+        assert!(probes.iter().all(|probe| probe["periodSeconds"] == 1 && probe["failureThreshold"] == 60), "{probes:?}");
+        // Liveness is none of it: it ends processes.
+        assert!(
+            spec["containers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|c| c["livenessProbe"]["periodSeconds"].is_null() || c["name"] == "linkerd-proxy")
+        );
+    }
+}

@@ -41,15 +41,8 @@ pub fn cluster() -> &'static Cluster {
 }
 
 /// Tries until there is something, for a bounded time.
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(PERIOD);
-    }
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    homarus_testkit::poll_every(PERIOD, LIMIT, what, attempt)
 }
 
 /// A running mesh.

@@ -6,7 +6,6 @@ use homarus_kube::{
     crds,
     manifests::{KeyPair, Options, control_plane},
 };
-use serde_json::Value;
 use std::{
     path::Path,
     process::Command,
@@ -24,9 +23,7 @@ pub fn install(cluster: &Cluster) {
     }
     let options = options();
     cluster.apply_all(&crds::all());
-    let mut objects = control_plane(&options).unwrap();
-    objects.iter_mut().for_each(probe_often);
-    cluster.apply_all(&objects);
+    cluster.apply_all(&control_plane(&options).unwrap());
     for name in ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"] {
         cluster.wait_for_deployment("linkerd", name);
     }
@@ -57,17 +54,4 @@ fn options() -> Options {
     options.controller_image = format!("localhost/homarus:{}", options.version);
     options.proxy_image = "localhost/homarus-proxy".into();
     options
-}
-
-/// Readiness within a second: here somebody waits.
-fn probe_often(object: &mut Value) {
-    let Some(spec) = object.pointer_mut("/spec/template/spec").filter(|spec| spec.is_object()) else { return };
-    for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(probe) = container.get_mut("readinessProbe").and_then(Value::as_object_mut) {
-                probe.insert("periodSeconds".into(), 1.into());
-                probe.insert("failureThreshold".into(), 60.into());
-            }
-        }
-    }
 }
