@@ -63,6 +63,16 @@ impl Pair {
         Ok(Self { certificate, key })
     }
 
+    /// A server certificate under this root, for these names.
+    pub fn server_under(&self, dns_names: &[&str], lifetime: Duration, now: SystemTime) -> Result<Self, MakeError> {
+        let key = Key::generate()?;
+        let subject = x509::common_name(dns_names.first().copied().unwrap_or_default());
+        let draft = Draft { subject: &subject, usage: Usage::Leaf, dns_names, lifetime, now };
+        let above = &self.certificate;
+        let certificate = draft.sign(&key, &above.subject_raw, above.subject_key_id.as_deref(), &self.key)?;
+        Ok(Self { certificate, key })
+    }
+
     /// The key as PEM.
     pub fn key_pem(&self) -> String {
         crate::pem::private_key(self.key.secret_der())

@@ -3,7 +3,7 @@
 //! Reading order: a [`Key`] signs a request for its name ([`csr`]); an [`Issuer`] turns the request into a leaf;
 //! [`Credential::verified`] accepts a leaf only if it is ours and chains to the [`TrustAnchors`]; [`chain`] does the same
 //! for the leaf of a peer. [`authority`] makes the roots and issuers of new meshes, [`files`] the files that a proxy
-//! starts from.
+//! starts from; [`webhook`] makes what API servers verify webhooks by, [`renewal`] says when any of it is due.
 //!
 //! Invariants:
 //! - no clock and no I/O except in [`files`]: every rule takes `now`, so that it can be tested at any time;
@@ -24,8 +24,10 @@ pub mod files;
 pub mod issuer;
 pub mod key;
 pub mod pem;
+pub mod renewal;
 #[cfg(test)]
 mod tests;
+pub mod webhook;
 mod x509;
 
 pub use anchors::TrustAnchors;
