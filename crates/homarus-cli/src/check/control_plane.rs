@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -14,13 +14,12 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::facts::{Answer, Facts, Pass, Problem, unless_empty, unless_missing};
-use crate::version;
 use crate::workloads;
 
 /// The components without which there is no mesh.
 const COMPONENTS: [&str; 3] = ["destination", "identity", "proxy-injector"];
 /// What the objects of the control plane have in common.
-const SELECTOR: &str = "linkerd.io/control-plane-ns,!linkerd.io/cni-resource";
+pub(super) const SELECTOR: &str = "linkerd.io/control-plane-ns,!linkerd.io/cni-resource";
 
 pub(super) async fn config_map(facts: &Facts) -> Answer {
     let maps: Api<ConfigMap> = facts.of_control_plane()?;
@@ -237,47 +236,10 @@ pub(super) async fn init_as_root(facts: &Facts) -> Answer {
     }
 }
 
-pub(super) async fn version_is_known(facts: &Facts) -> Answer {
-    version::of_control_plane(facts.cluster()?).await?;
-    Ok(Pass::Yes)
-}
-
-pub(super) async fn version_matches(facts: &Facts) -> Answer {
-    let running = version::of_control_plane(facts.cluster()?).await?;
-    if running == facts.version {
-        return Ok(Pass::Yes);
-    }
-    Err(Problem(format!("control plane running {running} but cli running {}", facts.version)))
-}
-
 pub(super) async fn proxies_healthy(facts: &Facts) -> Answer {
     let pods = facts.control_plane_pods().await?;
     let running = pods.iter().filter(|pod| workloads::phase(pod) == "Running" && workloads::is_meshed(pod));
     unless_empty("Some proxies are not ready:", &running.flat_map(unready_containers).collect::<Vec<_>>())
-}
-
-pub(super) async fn proxies_match(facts: &Facts) -> Answer {
-    unless_empty("some proxies are not running the version of the cli:", &other_versions(&facts.control_plane_pods().await?, facts))
-}
-
-/// Pods whose proxy has another version; those pinned by a digest are passed over.
-pub(super) fn other_versions(pods: &[Pod], facts: &Facts) -> Vec<String> {
-    let versions = pods.iter().filter_map(|pod| Some((pod, version::proxy_version(pod)?)));
-    let others = versions.filter(|(_, version)| !version.is_empty() && *version != facts.version);
-    others.map(|(pod, version)| format!("{}/{} ({version})", pod.namespace().unwrap_or_default(), pod.name_any())).collect()
-}
-
-pub(super) async fn replicas(facts: &Facts) -> Answer {
-    let values = facts.values().await?;
-    if values.get("highAvailability").and_then(serde_yaml_ng::Value::as_bool) != Some(true) {
-        return Ok(Pass::Skip);
-    }
-    let deployments: Vec<Deployment> = workloads::list(&facts.client()?, Some(&facts.control_plane_ns), Some(SELECTOR)).await?;
-    let alone = deployments.iter().filter_map(|deployment| {
-        let ready = deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-        (ready < 2).then(|| deployment.name_any())
-    });
-    unless_empty("not enough replicas available for", &alone.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

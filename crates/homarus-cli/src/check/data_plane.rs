@@ -7,7 +7,7 @@ use homarus_model::ports::parse_range;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kube::{Api, ResourceExt};
 
-use super::control_plane::{other_versions, unready_containers};
+use super::control_plane::unready_containers;
 use super::facts::{Answer, Facts, Pass, Problem, unless_empty};
 use crate::workloads;
 
@@ -35,10 +35,6 @@ pub(super) async fn ready(facts: &Facts) -> Answer {
     });
     let of_proxies: Vec<_> = unready.filter(|line| !line.contains(" container ") || line.contains(" linkerd-proxy ")).collect();
     unless_empty("Some data plane pods are not ready:", &of_proxies)
-}
-
-pub(super) async fn versions(facts: &Facts) -> Answer {
-    unless_empty("some proxies are not running the version of the cli:", &other_versions(&facts.data_plane_pods().await?, facts))
 }
 
 /// Labels that only mean something as annotations.

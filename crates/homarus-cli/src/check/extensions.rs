@@ -1,7 +1,8 @@
 //! Extensions: programs on the path that check themselves, and namespaces that say they belong to one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,10 +15,16 @@ use tokio::time::timeout;
 
 use super::facts::{Answer, Facts, Problem, unless_empty};
 use super::report::{Category, Finding, Verdict};
-use crate::command_line::Check as Args;
+use crate::command_line::{Check as Args, Globals};
 
 /// The label of an extension's namespace.
 const LABEL: &str = "linkerd.io/extension";
+/// The hint about extensions.
+pub(super) const ANCHOR: &str = "extensions";
+/// How the names of extensions' programs begin.
+const PREFIXES: [&str; 2] = ["linkerd-", "homarus-"];
+/// Programs of the mesh itself, which must not be started for a question.
+const OURS: [&str; 3] = ["homarus-proxy", "homarus-redirect", "homarus-demo"];
 /// How long a program may take to say whether it is an extension.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,25 +46,25 @@ pub(super) async fn namespaces(facts: &Facts) -> Answer {
     unless_empty("some extensions have more than one namespace:", &several)
 }
 
-/// What extensions find out about themselves.
-pub(super) async fn all(facts: &Facts, args: &Args) -> Vec<Category> {
-    let mut wanted: BTreeSet<String> = BTreeSet::new();
-    for (name, program) in programs() {
-        if wants_check(&name, &program).await {
-            wanted.insert(name);
-        }
-    }
-    let in_cluster = labelled(facts).await.unwrap_or_default();
-    wanted.extend(in_cluster.into_keys().map(|extension| format!("linkerd-{extension}")));
+/// What extensions find out about themselves, in the order of their names.
+pub(super) async fn all(facts: &Facts, globals: &Globals, args: &Args) -> Vec<Category> {
     let programs = programs();
+    let asked = programs.iter().map(|(name, program)| async { (name.clone(), wants_check(name, program).await) });
+    let willing = futures::future::join_all(asked).await;
+    let mut wanted: BTreeSet<String> = willing.into_iter().filter(|(_, wants)| *wants).map(|(name, _)| name).collect();
+    let in_cluster = labelled(facts).await.unwrap_or_default();
+    wanted.extend(in_cluster.into_keys().map(|extension| {
+        let names = PREFIXES.map(|prefix| format!("{prefix}{extension}"));
+        names.iter().find(|name| programs.contains_key(*name)).unwrap_or(&names[0]).clone()
+    }));
     let mut categories = Vec::new();
     for name in wanted {
         match programs.get(&name) {
-            Some(program) => categories.extend(check(&name, program, facts, args).await),
+            Some(program) => categories.extend(check(&name, program, &flags(facts, globals, args), args.wait).await),
             None => {
                 let what = format!("Linkerd extension command {name} exists");
                 let error = format!("exec: \"{name}\": executable file not found in $PATH");
-                categories.push(Category { category_name: name, checks: vec![Finding::failed(&what, "extensions", &error, true)] });
+                categories.push(Category { category_name: name, checks: vec![Finding::failed(&what, ANCHOR, &error, true)] });
             }
         }
     }
@@ -71,7 +78,8 @@ fn programs() -> BTreeMap<String, PathBuf> {
     for folder in std::env::split_paths(&path) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with("linkerd-") && entry.path().is_file() {
+            let named = PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !OURS.contains(&name.as_str());
+            if named && is_program(&entry.path()) {
                 found.entry(name).or_insert_with(|| entry.path());
             }
         }
@@ -79,8 +87,12 @@ fn programs() -> BTreeMap<String, PathBuf> {
     found
 }
 
+fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+}
+
 /// Whether a program wants to be asked even if no namespace belongs to it.
-async fn wants_check(name: &str, program: &PathBuf) -> bool {
+async fn wants_check(name: &str, program: &Path) -> bool {
     let asked = Command::new(program).arg("_extension-metadata").stdin(Stdio::null()).kill_on_drop(true).output();
     let Ok(Ok(output)) = timeout(METADATA_TIMEOUT, asked).await else { return false };
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -88,31 +100,43 @@ async fn wants_check(name: &str, program: &PathBuf) -> bool {
     own_name && metadata["checks"].as_str().is_some_and(|checks| checks.eq_ignore_ascii_case("always"))
 }
 
-async fn check(name: &str, program: &PathBuf, facts: &Facts, args: &Args) -> Vec<Category> {
+/// What we were told, told on.
+fn flags(facts: &Facts, globals: &Globals, args: &Args) -> Vec<String> {
+    let given = [
+        ("api-addr", globals.api_addr.clone()),
+        ("context", globals.context.clone()),
+        ("as", globals.impersonate.clone()),
+        ("as-group", Some(globals.impersonate_groups.join(","))),
+        ("kubeconfig", globals.kubeconfig.as_ref().map(|path| path.display().to_string())),
+        ("linkerd-namespace", Some(facts.control_plane_ns.clone())),
+        ("verbose", globals.verbose.then(|| "true".to_owned())),
+        ("namespace", args.namespace.clone()),
+        ("proxy", args.proxy.then(|| "true".to_owned())),
+        ("wait", Some(format!("{}s", args.wait.as_secs()))),
+        ("output", Some("json".to_owned())),
+    ];
+    let given = given.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
+    given.map(|(name, value)| format!("--{name}={value}")).collect()
+}
+
+async fn check(name: &str, program: &Path, flags: &[String], wait: Duration) -> Vec<Category> {
+    let said = format!("{name} check {}", flags.join(" "));
     let mut command = Command::new(program);
-    command.arg("check").arg(format!("--linkerd-namespace={}", facts.control_plane_ns));
-    if args.proxy {
-        command.arg("--proxy=true");
-    }
-    if let Some(namespace) = &args.namespace {
-        command.arg(format!("--namespace={namespace}"));
-    }
-    command.arg(format!("--wait={}s", args.wait.as_secs())).arg("--output=json");
-    let asked = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let limit = args.wait + super::ATTEMPT_TIMEOUT;
+    let asked = command.arg("check").args(flags).stdin(Stdio::null()).kill_on_drop(true).output();
+    let limit = wait + super::ATTEMPT_TIMEOUT;
     let problem = match timeout(limit, asked).await {
         Ok(Ok(output)) => match read(&output.stdout) {
             Some(categories) => return categories,
             None if !output.stderr.is_empty() => String::from_utf8_lossy(&output.stderr).into_owned(),
             None => format!(
-                "invalid extension check output from \"{name}\" (JSON object expected):\n{}",
+                "invalid extension check output from \"{said}\" (JSON object expected):\n{}",
                 String::from_utf8_lossy(&output.stdout)
             ),
         },
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {} seconds", limit.as_secs()),
     };
-    let checks = vec![Finding::failed(&format!("Running: {name} check"), "extensions", problem.trim(), false)];
+    let checks = vec![Finding::failed(&format!("Running: {said}"), ANCHOR, problem.trim(), false)];
     vec![Category { category_name: name.to_owned(), checks }]
 }
 
@@ -130,6 +154,7 @@ fn read(output: &[u8]) -> Option<Vec<Category>> {
                 Some("warning") => Verdict::Warning,
                 _ => Verdict::Error,
             },
+            detail: None,
         });
         Category { category_name: text(&category["categoryName"]).unwrap_or_default(), checks: checks.collect() }
     });

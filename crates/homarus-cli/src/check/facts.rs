@@ -10,10 +10,12 @@ use crate::failure::Failure;
 use crate::workloads::{self, CONTROL_PLANE_NS_LABEL};
 
 /// A good answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
     /// All is well.
     Yes,
+    /// All is well, and this is why: for `-o wide`.
+    As(String),
     /// The question has no meaning here.
     Skip,
 }
@@ -65,17 +67,28 @@ pub(super) struct Facts {
     pub(super) control_plane_ns: String,
     /// The namespace of the workloads; none means all.
     pub(super) namespace: Option<String>,
-    /// The version that everything should have.
+    /// The namespace of the CNI plugin.
+    pub(super) cni_ns: String,
+    /// Whether the CNI plugin is asked about before anything is installed.
+    pub(super) cni_asked: bool,
+    /// The version that this program goes by.
     pub(super) version: String,
+    /// The version that everything should have, if somebody says.
+    pub(super) expected: Option<String>,
 }
 
 impl Facts {
     pub(super) fn new(cluster: Result<Cluster, Failure>, globals: &Globals, args: &Args) -> Self {
         let control_plane_ns = cluster.as_ref().map_or_else(|_| globals.linkerd_namespace.clone(), |c| c.control_plane_ns.clone());
-        let version =
-            args.cli_version_override.clone().or_else(|| args.expected_version.clone()).unwrap_or_else(crate::version::ours);
-        let cluster = cluster.map_err(|failure| failure.to_string());
-        Self { cluster, control_plane_ns, namespace: args.namespace.clone(), version }
+        Self {
+            cluster: cluster.map_err(|failure| failure.to_string()),
+            control_plane_ns,
+            namespace: args.namespace.clone(),
+            cni_ns: globals.cni_namespace.clone(),
+            cni_asked: args.linkerd_cni_enabled,
+            version: args.cli_version_override.clone().unwrap_or_else(crate::version::ours),
+            expected: args.expected_version.clone(),
+        }
     }
 
     pub(super) fn cluster(&self) -> Result<&Cluster, Problem> {
@@ -101,6 +114,13 @@ impl Facts {
         let config = maps.get("linkerd-config").await?;
         let text = config.data.as_ref().and_then(|data| data.get("values")).map(String::as_str).unwrap_or_default();
         serde_yaml_ng::from_str(text).map_err(|error| Problem(format!("the values in linkerd-config can't be read: {error}")))
+    }
+
+    /// Whether a value is switched on, by its path.
+    pub(super) async fn is_on(&self, path: &[&str]) -> Result<bool, Problem> {
+        let values = self.values().await?;
+        let value = path.iter().try_fold(&values, |value, key| value.get(*key));
+        Ok(value.and_then(Value::as_bool) == Some(true))
     }
 
     /// The pods of the control plane.

@@ -110,11 +110,41 @@ pub(super) fn lasting_problem(certificate: &Certificate, now: SystemTime) -> Opt
     (now + LASTING > certificate.not_after).then(|| format!("will expire on {}", date(certificate.not_after)))
 }
 
+/// Why a certificate that the mesh renews will not be valid for long: it should have been renewed by now.
+fn overdue_problem(certificate: &Certificate, now: SystemTime) -> Option<String> {
+    let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
+    // The mesh renews at two thirds.
+    let late = now > certificate.not_before + life * 5 / 6;
+    late.then(|| format!("should have been renewed by the mesh, and will expire on {}", date(certificate.not_after)))
+}
+
+/// Whether the mesh makes and renews its certificates itself: nobody gave any.
+async fn is_managed(facts: &Facts) -> Result<bool, Problem> {
+    let values = facts.values().await?;
+    let text = |path: &[&str]| {
+        let value = path.iter().try_fold(&values, |value, key| value.get(*key));
+        value.and_then(serde_yaml_ng::Value::as_str).unwrap_or_default().trim().to_owned()
+    };
+    let given = [&["identityTrustAnchorsPEM"][..], &["identity", "issuer", "tls", "crtPEM"]].map(text);
+    let ours = matches!(text(&["identity", "issuer", "scheme"]).as_str(), "" | "linkerd.io/tls");
+    Ok(ours && given.iter().all(String::is_empty) && !facts.is_on(&["identity", "externalCA"]).await?)
+}
+
+/// What is wrong with how long a certificate lives, by who renews it.
+async fn lasting(facts: &Facts) -> Result<fn(&Certificate, SystemTime) -> Option<String>, Problem> {
+    Ok(if is_managed(facts).await? { overdue_problem } else { lasting_problem })
+}
+
+/// Until when certificates are valid.
+pub(super) fn ends<'a>(certificates: impl Iterator<Item = &'a Certificate>) -> Pass {
+    Pass::As(certificates.map(|found| format!("{} until {}", named(found), date(found.not_after))).collect::<Vec<_>>().join("\n"))
+}
+
 async fn anchors_with(facts: &Facts, head: &str, problem: fn(&Certificate, SystemTime) -> Option<String>) -> Answer {
     let (material, now) = (material(facts).await?, SystemTime::now());
-    let bad =
-        material.anchors.certificates().iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), problem(anchor, now)?)));
-    unless_empty(head, &bad.collect::<Vec<_>>())
+    let anchors = material.anchors.certificates();
+    let bad: Vec<_> = anchors.iter().filter_map(|anchor| Some(format!("{} {}", named(anchor), problem(anchor, now)?))).collect();
+    if bad.is_empty() { Ok(ends(anchors.iter())) } else { unless_empty(head, &bad) }
 }
 
 pub(super) async fn anchors_valid(facts: &Facts) -> Answer {
@@ -122,12 +152,13 @@ pub(super) async fn anchors_valid(facts: &Facts) -> Answer {
 }
 
 pub(super) async fn anchors_lasting(facts: &Facts) -> Answer {
-    anchors_with(facts, "Anchors expiring soon:", lasting_problem).await
+    anchors_with(facts, "Anchors expiring soon:", lasting(facts).await?).await
 }
 
 async fn issuer_with(facts: &Facts, problem: impl Fn(&Certificate) -> Option<String>) -> Answer {
     let material = material(facts).await?;
-    problem(&material.issuer).map_or(Ok(Pass::Yes), |problem| Err(Problem(format!("issuer certificate {problem}"))))
+    problem(&material.issuer)
+        .map_or(Ok(ends([&material.issuer].into_iter())), |problem| Err(Problem(format!("issuer certificate {problem}"))))
 }
 
 pub(super) async fn issuer_crypto(facts: &Facts) -> Answer {
@@ -139,7 +170,8 @@ pub(super) async fn issuer_valid(facts: &Facts) -> Answer {
 }
 
 pub(super) async fn issuer_lasting(facts: &Facts) -> Answer {
-    issuer_with(facts, |issuer| lasting_problem(issuer, SystemTime::now())).await
+    let problem = lasting(facts).await?;
+    issuer_with(facts, |issuer| problem(issuer, SystemTime::now())).await
 }
 
 pub(super) async fn issuer_chains(facts: &Facts) -> Answer {
@@ -182,6 +214,8 @@ mod tests {
         assert!(lasting_problem(&root, now + days(2)).unwrap().starts_with("will expire on 20"));
         assert!(time_problem(&root, now + days(62)).unwrap().starts_with("not valid anymore. Expired on 20"));
         assert!(time_problem(&root, now - days(1)).unwrap().starts_with("not valid before: 20"));
+        assert_eq!(overdue_problem(&root, now + days(50)), None);
+        assert!(overdue_problem(&root, now + days(52)).unwrap().starts_with("should have been renewed"));
         assert!(named(&root).ends_with(" root.linkerd.cluster.local"), "{}", named(&root));
         assert_eq!(first_certificate(&root.to_pem()).unwrap().fingerprint(), root.fingerprint());
         assert!(first_certificate("nonsense").is_err());

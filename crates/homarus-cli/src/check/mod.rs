@@ -4,15 +4,20 @@
 //! each thing that is looked at; [`report`] writes them down. Checks that have no meaning on this cluster are left out of
 //! what is written, and count as passed.
 
+mod bypass;
+mod cni;
 mod control_plane;
 mod data_plane;
+mod explain;
 mod extensions;
 mod facts;
+mod high_availability;
 mod identity;
 mod kubernetes;
 mod plan;
 pub mod report;
 mod setup;
+mod versions;
 mod webhooks;
 
 use std::time::Duration;
@@ -37,19 +42,26 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Table,
+    /// What passed is told as well.
+    Wide,
+    /// Only what did not pass.
     Short,
     Json,
 }
 
 /// Checks, and prints what is found as it is found.
 pub async fn run(globals: &Globals, args: &Args) -> Outcome {
+    if let Some(anchor) = &args.explain {
+        terminal::print(explain::section(anchor)?)?;
+        return Ok(Exit::Ok);
+    }
     let (mode, format) = read(args)?;
     let cluster = Cluster::connect(globals).await;
     let facts = Facts::new(cluster, globals, args);
     let mut printer = Printer { format, colour: terminal::colour() };
     let mut report = all(&plan::categories(mode), &facts, args.wait, &mut printer).await?;
     if !matches!(mode, Mode::Pre { .. } | Mode::Crds) {
-        for category in extensions::all(&facts, args).await {
+        for category in extensions::all(&facts, globals, args).await {
             printer.category(&category)?;
             report.success &= category.checks.iter().all(|finding| finding.result != Verdict::Error);
             report.categories.push(category);
@@ -72,6 +84,7 @@ fn read(args: &Args) -> Result<(Mode, Format), Failure> {
     }
     let format = match args.output.as_str() {
         "table" | "basic" => Format::Table,
+        "wide" => Format::Wide,
         "short" => Format::Short,
         "json" => Format::Json,
         other => return refuse(&format!("Invalid output type '{other}'. Supported output types are: json, table, short")),
@@ -116,10 +129,15 @@ async fn all(categories: &[plan::Category], facts: &Facts, wait: Duration, print
 /// Asks until the answer is good, or the time is over. None if the question has no meaning here.
 async fn one(check: &Check, facts: &Facts, deadline: Instant) -> Option<Finding> {
     let spinner = terminal::spinner("waiting for check to complete");
+    let mut seen = None;
     let problem = loop {
         let answer = timeout(ATTEMPT_TIMEOUT, (check.ask)(facts)).await;
         let problem = match answer {
             Ok(Ok(Pass::Yes)) => break None,
+            Ok(Ok(Pass::As(detail))) => {
+                seen = Some(detail);
+                break None;
+            }
             Ok(Ok(Pass::Skip)) => {
                 spinner.finish_and_clear();
                 return None;
@@ -134,9 +152,10 @@ async fn one(check: &Check, facts: &Facts, deadline: Instant) -> Option<Finding>
         sleep(RETRY_PERIOD).await;
     };
     spinner.finish_and_clear();
-    Some(match problem {
-        None => Finding::passed(check.description),
-        Some(Problem(error)) => Finding::failed(check.description, check.anchor, &error, check.class.warning),
+    Some(match (problem, seen) {
+        (None, None) => Finding::passed(check.description),
+        (None, Some(seen)) => Finding::passed_as(check.description, &seen),
+        (Some(Problem(error)), _) => Finding::failed(check.description, check.anchor, &error, check.class.warning),
     })
 }
 
@@ -149,7 +168,7 @@ struct Printer {
 impl Printer {
     fn shows(&self, finding: &Finding) -> bool {
         match self.format {
-            Format::Table => true,
+            Format::Table | Format::Wide => true,
             Format::Short => finding.result != Verdict::Success,
             Format::Json => false,
         }
@@ -162,7 +181,7 @@ impl Printer {
         }
         let first = !before.checks.iter().any(|finding| self.shows(finding));
         let header = if first { report::header(&before.category_name) } else { String::new() };
-        terminal::print(&format!("{header}{}", finding.lines(self.colour)))
+        terminal::print(&format!("{header}{}", finding.lines(self.colour, self.format == Format::Wide)))
     }
 
     fn gap(&self, category: &Category) -> Result<(), Failure> {
@@ -181,7 +200,7 @@ impl Printer {
     fn end(&self, report: &Report) -> Result<(), Failure> {
         match self.format {
             Format::Json => terminal::print(&report.json()),
-            Format::Table | Format::Short => terminal::print(&report::footer(report.success, self.colour)),
+            Format::Table | Format::Wide | Format::Short => terminal::print(&report::footer(report.success, self.colour)),
         }
     }
 }

@@ -3,7 +3,9 @@
 use futures::future::BoxFuture;
 
 use super::facts::{Answer, Facts};
-use super::{control_plane, data_plane, extensions, identity, kubernetes, setup, webhooks};
+use super::{
+    bypass, cni, control_plane, data_plane, extensions, high_availability as ha, identity, kubernetes, setup, versions, webhooks,
+};
 
 /// What is to be checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,24 +70,23 @@ macro_rules! category {
 /// The checks of a mode.
 pub(super) fn categories(mode: Mode) -> Vec<Category> {
     let mut categories = vec![kubernetes_api(), kubernetes_version(), gateway_api()];
+    let proxy = mode == Mode::Proxy;
     match mode {
-        Mode::Pre { .. } => categories.push(pre_setup()),
-        Mode::Crds => categories.push(crds()),
+        Mode::Pre { cni } => {
+            categories.push(pre_setup());
+            categories.extend(cni.then(cni_plugin));
+            categories.push(program_version());
+        }
+        Mode::Crds => categories.extend([crds(), program_version()]),
         Mode::ControlPlane | Mode::Proxy => {
-            categories.extend([existence(), config(), certificates(), webhook_certificates()]);
-            if mode == Mode::Proxy {
-                categories.push(data_plane_identity());
-            } else {
-                categories.push(control_plane_version());
-            }
+            categories.extend([existence(), config(), cni_plugin(), certificates(), webhook_certificates()]);
+            categories.extend(proxy.then(data_plane_identity));
+            categories.push(program_version());
+            categories.extend((!proxy).then(control_plane_version));
             categories.push(control_plane_proxies());
-            if mode == Mode::Proxy {
-                categories.push(data_plane_proxies());
-            }
-            categories.push(high_availability());
-            if mode == Mode::ControlPlane {
-                categories.push(extension_namespaces());
-            }
+            categories.extend(proxy.then(data_plane_proxies));
+            categories.extend([unguarded(), high_availability()]);
+            categories.extend((!proxy).then(extension_namespaces));
         }
     }
     categories
@@ -159,6 +160,25 @@ fn config() -> Category {
     })
 }
 
+fn cni_plugin() -> Category {
+    category!("linkerd-cni-plugin" {
+        "cni plugin ConfigMap exists", "cni-plugin-cm-exists", FATAL => cni::config_map;
+        "cni plugin ClusterRole exists", "cni-plugin-cr-exists", FATAL => cni::cluster_role;
+        "cni plugin ClusterRoleBinding exists", "cni-plugin-crb-exists", FATAL => cni::cluster_role_binding;
+        "cni plugin ServiceAccount exists", "cni-plugin-sa-exists", FATAL => cni::service_account;
+        "cni plugin DaemonSet exists", "cni-plugin-ds-exists", FATAL => cni::daemon_set;
+        "cni plugin pod is running on all nodes", "cni-plugin-ready", FATAL_RETRIED => cni::on_all_nodes;
+        "no node waits for the cni plugin", "homarus-cni-nodes", WARNING => cni::guarded_nodes;
+    })
+}
+
+fn program_version() -> Category {
+    category!("linkerd-version" {
+        "can determine the latest version", "l5d-version-latest", WARNING => versions::latest_is_known;
+        "cli is up-to-date", "l5d-version-cli", WARNING => versions::of_cli;
+    })
+}
+
 fn certificates() -> Category {
     category!("linkerd-identity" {
         "certificate config is valid", "l5d-identity-cert-config-valid", FATAL => identity::config;
@@ -204,15 +224,18 @@ fn data_plane_identity() -> Category {
 
 fn control_plane_version() -> Category {
     category!("control-plane-version" {
-        "can retrieve the control plane version", "l5d-version-control", FATAL_RETRIED => control_plane::version_is_known;
-        "control plane and cli versions match", "l5d-version-control", WARNING => control_plane::version_matches;
+        "can retrieve the control plane version", "l5d-version-control", FATAL_RETRIED => versions::control_plane_is_known;
+        "control plane is up-to-date", "l5d-version-control", WARNING => versions::of_control_plane;
+        "control plane and cli versions match", "l5d-version-control", WARNING => versions::control_plane_matches;
     })
 }
 
 fn control_plane_proxies() -> Category {
     category!("linkerd-control-plane-proxy" {
         "control plane proxies are healthy", "l5d-cp-proxy-healthy", FATAL_RETRIED => control_plane::proxies_healthy;
-        "control plane proxies and cli versions match", "l5d-cp-proxy-cli-version", WARNING => control_plane::proxies_match;
+        "control plane proxies are up-to-date", "l5d-cp-proxy-version", WARNING => versions::control_plane_proxies;
+        "control plane proxies and cli versions match", "l5d-cp-proxy-cli-version", WARNING
+            => versions::control_plane_proxies_match;
     })
 }
 
@@ -220,7 +243,8 @@ fn data_plane_proxies() -> Category {
     category!("linkerd-data-plane" {
         "data plane namespace exists", "l5d-data-plane-exists", FATAL => data_plane::namespace;
         "data plane proxies are ready", "l5d-data-plane-ready", FATAL_RETRIED => data_plane::ready;
-        "data plane and cli versions match", "l5d-data-plane-cli-version", WARNING => data_plane::versions;
+        "data plane is up-to-date", "l5d-data-plane-version", WARNING => versions::data_plane;
+        "data plane and cli versions match", "l5d-data-plane-cli-version", WARNING => versions::data_plane_matches;
         "data plane pod labels are configured correctly", "l5d-data-plane-pod-labels", WARNING => data_plane::pod_labels;
         "data plane service labels are configured correctly", "l5d-data-plane-services-labels", WARNING
             => data_plane::service_labels;
@@ -230,9 +254,19 @@ fn data_plane_proxies() -> Category {
     })
 }
 
+/// Ours alone: what Linkerd doesn't look for.
+fn unguarded() -> Category {
+    category!("homarus-data-plane" {
+        "pods that ask for a proxy have one", "homarus-uninjected-pods", WARNING => bypass::uninjected;
+        "no address of a meshed pod bypasses its proxy", "homarus-ipv6-bypass", WARNING => bypass::ipv6;
+    })
+}
+
 fn high_availability() -> Category {
     category!("linkerd-ha-checks" {
-        "multiple replicas of control plane pods", "l5d-control-plane-replicas", WARNING_RETRIED => control_plane::replicas;
+        "multiple replicas of control plane pods", "l5d-control-plane-replicas", WARNING_RETRIED => ha::replicas;
+        "control plane pods are on several nodes", "homarus-ha-nodes", WARNING => ha::spread;
+        "pods wait for the proxy injector", "homarus-ha-webhook", WARNING => ha::fails_closed;
     })
 }
 

@@ -17,6 +17,9 @@ pub struct Finding {
     pub error: Option<String>,
     /// How bad it is.
     pub result: Verdict,
+    /// What was seen, for whoever wants to know more than that all is well.
+    #[serde(skip)]
+    pub detail: Option<String>,
 }
 
 /// How bad it is.
@@ -50,13 +53,18 @@ pub struct Report {
     pub categories: Vec<Category>,
 }
 
-/// Where hints are.
-const HINTS: &str = "https://linkerd.io/2/checks/#";
+/// Where hints are: the page that this program has inside as well.
+const HINTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/checks/README.md#");
 
 impl Finding {
     /// A check that ended well.
     pub fn passed(description: &str) -> Self {
-        Self { description: description.to_owned(), hint: None, error: None, result: Verdict::Success }
+        Self { description: description.to_owned(), hint: None, error: None, result: Verdict::Success, detail: None }
+    }
+
+    /// A check that ended well, and what it saw.
+    pub fn passed_as(description: &str, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..Self::passed(description) }
     }
 
     /// A check that did not.
@@ -66,11 +74,12 @@ impl Finding {
             hint: Some(format!("{HINTS}{anchor}")),
             error: Some(error.to_owned()),
             result: if warning { Verdict::Warning } else { Verdict::Error },
+            detail: None,
         }
     }
 
-    /// The lines of a table.
-    pub fn lines(&self, colour: bool) -> String {
+    /// The lines of a table, with details if wanted.
+    pub fn lines(&self, colour: bool, wide: bool) -> String {
         let symbol = match self.result {
             Verdict::Success => terminal::tick(colour),
             Verdict::Warning => terminal::exclamation(colour),
@@ -79,6 +88,9 @@ impl Finding {
         let mut lines = format!("{symbol} {}\n", self.description);
         if let Some(error) = &self.error {
             lines.extend(error.lines().map(|line| format!("    {line}\n")));
+        }
+        if let Some(detail) = self.detail.as_ref().filter(|_| wide) {
+            lines.extend(detail.lines().map(|line| format!("    {line}\n")));
         }
         if let Some(hint) = &self.hint {
             lines.push_str(&format!("    see {hint} for hints\n"));
@@ -112,14 +124,14 @@ mod tests {
 
     #[test]
     fn findings_as_lines() {
-        assert_eq!(Finding::passed("all is well").lines(false), "√ all is well\n");
+        assert_eq!(Finding::passed("all is well").lines(false, false), "√ all is well\n");
         let failed = Finding::failed("it works", "l5d-x", "it does not:\n* a", false);
-        assert_eq!(
-            failed.lines(false),
-            "× it works\n    it does not:\n    * a\n    see https://linkerd.io/2/checks/#l5d-x for hints\n"
-        );
+        assert_eq!(failed.lines(false, false), format!("× it works\n    it does not:\n    * a\n    see {HINTS}l5d-x for hints\n"));
+        let seen = Finding::passed_as("it lives", "until tomorrow");
+        assert_eq!(seen.lines(false, true), "√ it lives\n    until tomorrow\n");
+        assert_eq!(seen.lines(false, false), "√ it lives\n");
         let warned = Finding::failed("it works", "l5d-x", "hm", true);
-        assert!(warned.lines(true).starts_with("\x1b[1;33m‼\x1b[0m it works"));
+        assert!(warned.lines(true, false).starts_with("\x1b[1;33m‼\x1b[0m it works"));
         assert_eq!(header("linkerd-config"), "linkerd-config\n--------------\n");
         assert_eq!(footer(true, false), "Status check results are √\n");
     }
@@ -133,7 +145,7 @@ mod tests {
             json,
             serde_json::json!({ "success": true, "categories": [{ "categoryName": "c", "checks": [
                 { "description": "a", "result": "success" },
-                { "description": "b", "result": "warning", "error": "no", "hint": "https://linkerd.io/2/checks/#l5d-b" },
+                { "description": "b", "result": "warning", "error": "no", "hint": format!("{HINTS}l5d-b") },
             ]}]})
         );
     }

@@ -10,7 +10,7 @@ use kube::Api;
 use rustls_pki_types::{ServerName, UnixTime};
 
 use super::facts::{Answer, Facts, Pass, Problem};
-use super::identity::{first_certificate, lasting_problem};
+use super::identity::{ends, first_certificate, lasting_problem};
 
 /// A webhook of the control plane.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,8 @@ pub(super) async fn lasting(facts: &Facts, webhook: Webhook) -> Answer {
         return Ok(Pass::Skip);
     }
     let certificate = first_certificate(&webhook.pair(facts).await?.0)?;
-    lasting_problem(&certificate, SystemTime::now()).map_or(Ok(Pass::Yes), |problem| Err(Problem(format!("certificate {problem}"))))
+    lasting_problem(&certificate, SystemTime::now())
+        .map_or(Ok(ends([&certificate].into_iter())), |problem| Err(Problem(format!("certificate {problem}"))))
 }
 
 /// Verifies a server's certificate as an API server does.

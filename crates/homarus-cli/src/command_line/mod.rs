@@ -185,18 +185,21 @@ pub struct Check {
     /// Namespace of the workloads [default: all]
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
-    /// Version that control plane and proxies should have [default: that of this program]
+    /// Version that is the newest, to compare everything with [default: none]
     #[arg(long, value_name = "VERSION")]
     pub expected_version: Option<String>,
     /// Version to take this program for
     #[arg(long, hide = true, value_name = "VERSION")]
     pub cli_version_override: Option<String>,
-    /// Format: table, json or short
+    /// Format: table, wide, short or json
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: String,
     /// How long to wait for what is still starting
     #[arg(long, default_value = "5m", value_parser = duration::parse_go, value_name = "DURATION")]
     pub wait: Duration,
+    /// Check nothing; tell what a hint says, by what follows its #
+    #[arg(long, value_name = "HINT")]
+    pub explain: Option<String>,
 }
 
 /// What `stat` and `top` look at.
