@@ -7,7 +7,9 @@
 //!
 //! Filters are `tracing` directives (`target[span{field}]=level`, comma-separated, default level `warn`). In
 //! running systems they name Linkerd's crates (`warn,linkerd=info`), so a directive about one of those
-//! applies to ours as well. `off` turns the log off altogether: no subscriber, and no filter to change.
+//! applies to ours as well. Our programs have no spans and log no headers, so a directive about a span or a
+//! field (`[{headers}]=off`) is checked and has no effect. `off` turns the log off altogether: no subscriber,
+//! and no filter to change.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,11 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 /// The longest filter that is taken over the wire.
 pub const MAX_FILTER_BYTES: usize = 8 * 1024;
@@ -77,7 +80,7 @@ pub enum LogError {
 #[derive(Clone)]
 pub struct Filter {
     text: Arc<Mutex<String>>,
-    reload: reload::Handle<EnvFilter, Registry>,
+    reload: reload::Handle<Targets, Registry>,
 }
 
 impl fmt::Debug for Filter {
@@ -140,16 +143,46 @@ impl FormatTime for Uptime {
     }
 }
 
-fn builder() -> tracing_subscriber::filter::Builder {
-    EnvFilter::builder().with_regex(false).with_default_directive(LevelFilter::WARN.into())
+/// All directives that can be read; the others are named on standard error.
+fn parse_lossy(text: &str) -> Targets {
+    let mut filter = Targets::new().with_default(LevelFilter::WARN);
+    for directive in in_our_words(text) {
+        match read(&directive) {
+            Ok(read) => filter.extend(read),
+            // The log itself isn't there yet.
+            Err(reason) => eprintln!("ignoring log directive {directive:?}: {reason}"),
+        }
+    }
+    filter
 }
 
-fn parse_lossy(text: &str) -> EnvFilter {
-    builder().parse_lossy(in_our_words(text))
+fn parse_strict(text: &str) -> Result<Targets, LogError> {
+    let mut filter = Targets::new().with_default(LevelFilter::WARN);
+    for directive in in_our_words(text) {
+        filter.extend(read(&directive).map_err(|reason| LogError::Filter { filter: text.to_owned(), reason })?);
+    }
+    Ok(filter)
 }
 
-fn parse_strict(text: &str) -> Result<EnvFilter, LogError> {
-    builder().parse(in_our_words(text)).map_err(|error| LogError::Filter { filter: text.to_owned(), reason: error.to_string() })
+/// One directive; nothing if it is about spans or fields.
+fn read(directive: &str) -> Result<Option<(String, LevelFilter)>, String> {
+    let (target, level) = match directive.rsplit_once('=').filter(|(_, level)| !level.contains(']')) {
+        Some((target, level)) => {
+            let level = level.trim();
+            let parsed = level.parse().ok().filter(|_| !level.is_empty());
+            (target, parsed.ok_or_else(|| format!("{directive}: {level:?} is no level (off, error, warn, info, debug, trace)"))?)
+        }
+        None => match directive.parse() {
+            Ok(level) => return Ok(Some((String::new(), level))),
+            Err(_) => (directive, LevelFilter::TRACE),
+        },
+    };
+    let target = target.trim();
+    match target.find(['[', '{', ']', '}', '=']) {
+        None => Ok(Some((target.to_owned(), level))),
+        Some(at) if target[at..].starts_with('[') && target.ends_with(']') => Ok(None),
+        Some(_) => Err(format!("{directive}: {target:?} is no target")),
+    }
 }
 
 /// Targets that mean "the mesh" in filters written for Linkerd.
@@ -157,7 +190,7 @@ const FOREIGN_TARGETS: [&str; 5] =
     ["linkerd", "linkerd2_proxy", "linkerd_app", "linkerd_policy_controller", "linkerd2_policy_controller"];
 
 /// Repeats each directive about Linkerd for our crates, and knows the level names of Go programs.
-fn in_our_words(text: &str) -> String {
+fn in_our_words(text: &str) -> Vec<String> {
     let mut ours = Vec::new();
     for directive in split_directives(text) {
         let directive = directive.trim();
@@ -173,7 +206,7 @@ fn in_our_words(text: &str) -> String {
             ours.push(format!("homarus{rest}"));
         }
     }
-    ours.join(",")
+    ours
 }
 
 /// Splits at commas outside of brackets: `a[b{c,d}]=info,e=warn` has two directives.
@@ -201,7 +234,7 @@ mod tests {
 
     #[test]
     fn filters_for_linkerd_apply_to_us() {
-        let check = |given: &str, ours: &str| assert_eq!(in_our_words(given), ours, "{given}");
+        let check = |given: &str, ours: &str| assert_eq!(in_our_words(given).join(","), ours, "{given}");
         check(
             "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off",
             "warn,linkerd=info,homarus=info,hickory=error,[{headers}]=off,[{request}]=off",
@@ -220,7 +253,23 @@ mod tests {
         assert!(parse_strict("homarus=debug,info").is_ok());
         let error = parse_strict("homarus=loud").unwrap_err().to_string();
         assert!(error.contains("homarus=loud"), "{error}");
-        parse_lossy("homarus=loud,warn");
+        let filter = parse_lossy("homarus=loud,other=info");
+        assert!(filter.would_enable("other", &tracing::Level::INFO) && !filter.would_enable("homarus", &tracing::Level::INFO));
+        for bad in ["homarus=", "a]=info", "a{b}=info", "a=b=info", "a[b=info"] {
+            assert!(parse_strict(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_longest_target_decides() {
+        let filter = parse_strict("warn,linkerd=info,homarus::dns=debug,other,[{headers}]=off,linkerd[a{b=1,c}]=trace").unwrap();
+        let check = |target, level, wanted| assert_eq!(filter.would_enable(target, &level), wanted, "{target} {level}");
+        check("homarus_proxy::run", tracing::Level::INFO, true);
+        check("homarus_proxy::run", tracing::Level::DEBUG, false);
+        check("homarus::dns", tracing::Level::DEBUG, true);
+        check("other", tracing::Level::TRACE, true);
+        check("h2", tracing::Level::WARN, true);
+        check("h2", tracing::Level::INFO, false);
     }
 
     #[test]
