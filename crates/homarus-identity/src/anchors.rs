@@ -116,6 +116,19 @@ impl TrustAnchors {
         sha256_hex(self.0.pem.as_bytes())
     }
 
+    /// The same for every text that holds the same certificates, in whatever order.
+    pub fn fingerprint(&self) -> String {
+        let mut each: Vec<String> = self.0.certificates.iter().map(Certificate::fingerprint).collect();
+        each.sort_unstable();
+        each.dedup();
+        sha256_hex(each.join(",").as_bytes())
+    }
+
+    /// Whether a certificate is among them.
+    pub fn contains(&self, certificate: &Certificate) -> bool {
+        self.0.certificates.iter().any(|own| own.der() == certificate.der())
+    }
+
     /// The certificates that `anchor` may stand for: several if a root was renewed with the same key.
     pub(crate) fn behind<'a>(&'a self, anchor: &TrustAnchor<'_>) -> impl Iterator<Item = &'a Certificate> {
         let same = |a: &TrustAnchor<'_>| a.subject == anchor.subject && a.subject_public_key_info == anchor.subject_public_key_info;

@@ -25,6 +25,23 @@ pub enum MakeError {
     Time,
 }
 
+/// Why what was kept can't be used; the fault of whoever changed it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The text of the certificate.
+    #[error(transparent)]
+    Pem(#[from] crate::pem::PemError),
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] InvalidCertificate),
+    /// The key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// They don't belong together.
+    #[error("certificate ({0}) and key don't belong together")]
+    OtherKey(String),
+}
+
 /// A certificate with its key.
 #[derive(Clone, Debug)]
 pub struct Pair {
@@ -35,6 +52,16 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// A certificate and its key as they were kept, PEM.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, ReadError> {
+        let first = crate::pem::certificates(certificate)?.swap_remove(0);
+        let (certificate, key) = (Certificate::parse(first)?, Key::from_pem(key)?);
+        if certificate.public_raw != key.public().as_ref() {
+            return Err(ReadError::OtherKey(certificate.subject));
+        }
+        Ok(Self { certificate, key })
+    }
+
     /// A new self-signed root, ECDSA P-256.
     pub fn root(name: &str, lifetime: Duration, now: SystemTime) -> Result<Self, MakeError> {
         let key = Key::generate()?;
@@ -61,6 +88,24 @@ impl Pair {
         let draft = Draft { subject: &subject, usage: Usage::Leaf, dns_names, lifetime, now };
         let certificate = draft.sign(&key, &subject, None, &key)?;
         Ok(Self { certificate, key })
+    }
+
+    /// Another root as one that this root vouches for. Sent along with leaves under the other, it lets peers that know only
+    /// this root believe them: for as long as the roots of a mesh change, nobody need be first to know the new one.
+    pub fn cross_sign(&self, other: &Certificate, now: SystemTime) -> Result<Certificate, MakeError> {
+        let contents = Contents {
+            serial: serial()?,
+            issuer: &self.certificate.subject_raw,
+            not_before: now.checked_sub(BACKDATED).ok_or(MakeError::Time)?,
+            not_after: self.certificate.not_after.min(other.not_after),
+            subject: &other.subject_raw,
+            public: &other.public_raw,
+            usage: Usage::Authority { path_length: None },
+            dns_names: &[],
+            authority_key_id: self.certificate.subject_key_id.as_deref(),
+            subject_key_id: other.subject_key_id.as_deref(),
+        };
+        Ok(Certificate::parse(x509::certificate(&contents, &self.key)?.into())?)
     }
 
     /// A server certificate under this root, for these names.

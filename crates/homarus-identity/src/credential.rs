@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
 use crate::anchors::TrustAnchors;
-use crate::certificate::{Certificate, InvalidCertificate};
+use crate::certificate::{Certificate, InvalidCertificate, sha256_hex};
 use crate::chain::{self, ChainError, Role};
 use crate::key::Key;
 
@@ -69,6 +69,17 @@ impl Credential {
     /// The leaf.
     pub fn leaf(&self) -> &Certificate {
         &self.leaf
+    }
+
+    /// Whether peers with these anchors would believe it now.
+    pub fn is_covered(&self, anchors: &TrustAnchors, now: SystemTime) -> Result<(), ChainError> {
+        let (leaf, above) = self.certified.cert.split_first().ok_or(ChainError::TooLong)?;
+        [Role::Server, Role::Client].into_iter().try_for_each(|role| chain::verify_chain(leaf, above, anchors, role, now))
+    }
+
+    /// The fingerprint of the certificate that signed the leaf; none if a root did so itself.
+    pub fn issuer(&self) -> Option<String> {
+        self.certified.cert.get(1).map(|issuer| sha256_hex(issuer))
     }
 
     /// Leaf, chain and key as rustls wants them.

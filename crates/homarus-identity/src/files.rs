@@ -1,4 +1,5 @@
-//! The files that a proxy starts from: `key.p8` and `csr.der` in its identity directory.
+//! The files that a proxy starts from: `key.p8` and `csr.der` in its identity directory, and `trust-anchors.pem`, the bundle
+//! that it was told of while it ran.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,13 +7,20 @@ use std::path::{Path, PathBuf};
 
 use homarus_model::Identity;
 
+use crate::anchors::TrustAnchors;
 use crate::csr::{self, MAX_CSR_BYTES};
 use crate::key::{Key, KeyError, MAX_KEY_BYTES};
+use crate::pem::MAX_PEM_BYTES;
 
 /// The private key, PKCS#8 DER, readable by its owner only.
 pub const KEY_FILE: &str = "key.p8";
 /// The certificate signing request, DER.
 pub const CSR_FILE: &str = "csr.der";
+/// The trust anchors of the last time, PEM, after a line that says which ones they took the place of.
+pub const ANCHORS_FILE: &str = "trust-anchors.pem";
+
+/// How the first line of [`ANCHORS_FILE`] begins; then comes the fingerprint of the environment's anchors.
+const IN_PLACE_OF: &str = "in-place-of: ";
 
 /// Why the files can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +92,22 @@ pub fn ensure(directory: &Path, name: &Identity) -> Result<Files, FileError> {
         }
     };
     Ok(Files { key, csr })
+}
+
+/// Keeps anchors that were told while running, for the next start in the same environment.
+pub fn keep_anchors(directory: &Path, anchors: &TrustAnchors, environment: &TrustAnchors) -> Result<(), FileError> {
+    let text = format!("{IN_PLACE_OF}{}\n{}", environment.fingerprint(), anchors.pem());
+    write(&directory.join(ANCHORS_FILE), 0o644, text.as_bytes())
+}
+
+/// The anchors that were kept, if they took the place of these: in another environment they may be older than what it says.
+/// What can't be read was kept by nobody.
+pub fn kept_anchors(directory: &Path, environment: &TrustAnchors) -> Result<Option<TrustAnchors>, FileError> {
+    let Some(bytes) = read(&directory.join(ANCHORS_FILE), MAX_PEM_BYTES)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
+    let kept = text.split_once('\n').and_then(|(head, pem)| Some((head.strip_prefix(IN_PLACE_OF)?, pem)));
+    let kept = kept.filter(|(of, _)| *of == environment.fingerprint());
+    Ok(kept.and_then(|(_, pem)| TrustAnchors::from_pem(pem).ok()))
 }
 
 fn check(der: &[u8], key: &Key, name: &Identity) -> Result<(), String> {

@@ -388,3 +388,67 @@ fn good_request() -> Vec<u8> {
     static DER: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
     DER.get_or_init(|| csr::make(&web(), &Key::generate().unwrap()).unwrap()).clone()
 }
+
+fn anchors(root: &Pair) -> TrustAnchors {
+    TrustAnchors::from_pem(&root.certificate.to_pem()).unwrap()
+}
+
+#[test]
+fn a_cross_signed_root_is_believed_by_those_who_know_only_the_old_one() {
+    let (old, new) = (Pair::root("old", 10 * DAY, now()).unwrap(), Pair::root("new", 365 * DAY, now()).unwrap());
+    let issuer = new.issuer("issuer", 5 * DAY, now()).unwrap();
+    let cross = old.cross_sign(&new.certificate, now()).unwrap();
+    let both = TrustAnchors::from_pem(&format!("{}{}", old.certificate.to_pem(), new.certificate.to_pem())).unwrap();
+    let chain = format!("{}{}", issuer.certificate.to_pem(), cross.to_pem());
+    let signer = Issuer::from_pem(&chain, &issuer.key_pem(), &both, Validity::default(), now()).unwrap();
+    let (name, key) = (web(), Key::generate().unwrap());
+    let request = csr::make(&name, &key).unwrap();
+    let leaf = signer.issue(&Request::parse(&request).unwrap(), WEB, now()).unwrap();
+    let believed = |anchors: &TrustAnchors, above: Vec<Vec<u8>>| {
+        Credential::verified(&name, &key, leaf.der().to_vec(), above, anchors, now()).map(|credential| credential.issuer())
+    };
+    let with_cross: Vec<Vec<u8>> = signer.intermediates().map(|der| der.to_vec()).collect();
+    let (only_old, only_new) = (anchors(&old), anchors(&new));
+    for anchors in [&only_old, &only_new, &both] {
+        assert_eq!(believed(anchors, with_cross.clone()).unwrap(), Some(issuer.certificate.fingerprint()));
+    }
+    assert!(believed(&only_old, with_cross[..1].to_vec()).is_err(), "without the cross-signed root it isn't");
+    assert!(believed(&anchors(&Pair::root("stranger", DAY, now()).unwrap()), with_cross).is_err());
+}
+
+#[test]
+fn anchors_are_kept_for_the_same_environment_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["a", "b", "c"].map(|name| anchors(&Pair::root(name, DAY, now()).unwrap()));
+    assert!(files::kept_anchors(dir.path(), &first).unwrap().is_none());
+    files::keep_anchors(dir.path(), &second, &first).unwrap();
+    let kept = files::kept_anchors(dir.path(), &first).unwrap().unwrap();
+    assert_eq!((kept.fingerprint(), kept.pem()), (second.fingerprint(), second.pem()));
+    assert!(files::kept_anchors(dir.path(), &third).unwrap().is_none(), "a newer environment counts");
+    for garbage in ["", "in-place-of: ", "nonsense", &format!("in-place-of: {}\nnonsense", first.fingerprint())] {
+        std::fs::write(dir.path().join(files::ANCHORS_FILE), garbage).unwrap();
+        assert!(files::kept_anchors(dir.path(), &first).unwrap().is_none(), "{garbage}");
+    }
+}
+
+#[test]
+fn bundles_are_the_same_whatever_their_text() {
+    let [a, b] = ["a", "b"].map(|name| Pair::root(name, DAY, now()).unwrap().certificate.to_pem());
+    let of = |text: String| TrustAnchors::from_pem(&text).unwrap().fingerprint();
+    assert_eq!(of(format!("{a}{b}")), of(format!("# two\n\n{b}\n{a}{a}")));
+    assert_ne!(of(format!("{a}{b}")), of(a.clone()));
+    assert!(
+        TrustAnchors::from_pem(&a)
+            .unwrap()
+            .contains(TrustAnchors::from_pem(&format!("{b}{a}")).unwrap().certificates().last().unwrap())
+    );
+}
+
+#[test]
+fn a_kept_pair_is_read_again_and_a_mixed_one_refused() {
+    let [a, b] = ["a", "b"].map(|name| Pair::root(name, DAY, now()).unwrap());
+    let read = Pair::from_pem(&a.certificate.to_pem(), &a.key_pem()).unwrap();
+    assert_eq!(read.certificate.fingerprint(), a.certificate.fingerprint());
+    assert!(Pair::from_pem(&a.certificate.to_pem(), &b.key_pem()).is_err());
+    assert!(Pair::from_pem("nonsense", &a.key_pem()).is_err() && Pair::from_pem(&a.certificate.to_pem(), "").is_err());
+}

@@ -36,6 +36,8 @@ pub struct Plan {
     pub leaf_lifetime: Option<Duration>,
     /// The proxies read their trust anchors from files, which [`Mesh::set_anchors`] changes.
     pub anchors_in_files: bool,
+    /// The control plane tells proxies of its root, and of those that [`Control::trust`] says then.
+    pub tells_roots: bool,
 }
 
 /// A mesh that runs. Fields are dropped in this order: programs first, their ground last.
@@ -65,6 +67,9 @@ impl Plan {
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let (ground, control) = (Ground::new(), Control::new());
         control.change(|state| state.leaf_lifetime = self.leaf_lifetime);
+        if self.tells_roots {
+            control.trust(&control.anchors);
+        }
         let mut mesh =
             Mesh { client_proxy: None, server_proxy: None, client_control: None, server_control: None, control, ground, dir };
         mesh.client_control = Some(mesh.control.serve(&mesh.ground.client));
@@ -105,6 +110,19 @@ fn credentials(dir: &Path, identity: &str) -> PathBuf {
 }
 
 impl Mesh {
+    /// Ends the client's proxy and starts it again as `plan` says, with the folder and the environment that it had: what
+    /// becomes of a container that restarts. Waits until it is ready.
+    pub fn restart_client(&mut self, plan: &Plan) {
+        drop(self.client_proxy.take());
+        let env: Vec<(&str, &str)> = plan.client_env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let dir = self.dir.path().join("client");
+        let (program, anchors) = (plan.client.as_deref().unwrap(), &*self.control.anchors);
+        let setup = Setup { program, dir: &dir, identity: CLIENT_ID, anchors, env: &env, max_files: plan.max_files };
+        let mut proxy = Proxy::start(&self.ground.client, &setup);
+        proxy.wait_ready();
+        self.client_proxy = Some(proxy);
+    }
+
     fn anchors_file(&self, identity: &str) -> PathBuf {
         self.dir.path().join(format!("{identity}.pem"))
     }

@@ -49,7 +49,7 @@ impl Proxy {
         let program = File::open(setup.program).unwrap_or_else(|e| panic!("{}: {e}", setup.program.display()));
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{files}exec /proc/self/fd/0")).env_clear();
-        command.envs(environment(site, setup)).uid(PROXY_UID).gid(PROXY_UID).stdin(program);
+        command.envs(environment(site, setup)).env("_pod_uid", setup.identity).uid(PROXY_UID).gid(PROXY_UID).stdin(program);
         let out = File::options().append(true).create(true).open(&log).unwrap();
         command.stdout(out.try_clone().unwrap()).stderr(out);
         let child = site.spawn(&mut command);

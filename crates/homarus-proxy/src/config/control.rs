@@ -193,6 +193,10 @@ pub struct Identity {
     pub max_refresh: Duration,
     /// The issuer.
     pub issuer: ControlAddr,
+    /// What we say of ourselves there, as in policy requests.
+    pub workload: String,
+    /// The pod's uid; empty: not known.
+    pub instance: String,
 }
 
 /// Where trust anchors come from.
@@ -231,6 +235,8 @@ impl Identity {
             min_refresh,
             max_refresh,
             issuer: issuer?,
+            workload: v.text("POLICY_WORKLOAD").unwrap_or_default(),
+            instance: String::new(),
         })
     }
 

@@ -161,7 +161,9 @@ const DEFAULT_LOG: &str = "warn,linkerd=info,hickory=error";
 impl Config {
     /// Reads the process's environment, and checks that the files it names are there.
     pub fn from_env() -> Result<Self, InvalidConfig> {
-        let config = Self::parse(std::env::vars_os().collect())?;
+        let mut config = Self::parse(std::env::vars_os().collect())?;
+        // The one variable of the injector's without our prefix that we have to know.
+        config.identity.instance = std::env::var("_pod_uid").unwrap_or_default();
         config.identity.check_token().map_err(|error| InvalidConfig(vec![error]))?;
         Ok(config)
     }

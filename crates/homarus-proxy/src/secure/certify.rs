@@ -4,7 +4,10 @@
 //! if our own peers would believe it: it must chain to our anchors, carry our name, and fit our key.
 //!
 //! Trust anchors may come from a file, which is looked at again and again: a bundle that changes is used at once, and a
-//! leaf asked for that goes with it; one that can't be read is told and not used.
+//! leaf asked for that goes with it; one that can't be read is told and not used. Otherwise they come from the environment,
+//! and from then on from the identity controller ([`trust`]), if it tells of them.
+
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,7 @@ use homarus_identity::{
     Credential, TrustAnchors, anchors::BundleError, credential, credential::CredentialError, files, files::FileError, pem,
 };
 use homarus_wire::api::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
+use parking_lot::Mutex;
 use std::{
     io::{self, Read},
     path::{Path, PathBuf},
@@ -32,10 +36,12 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How often a file of trust anchors is looked at.
 const ANCHORS_POLL: Duration = Duration::from_secs(5);
+/// Those whose leaf was signed by another than who signs now come for the next within this time.
+const RENEWAL_SPREAD: Duration = Duration::from_secs(5);
 /// A request for a certificate is given up after this long, connecting included.
 const CERTIFY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest token that is read; an ordinary one has a kilobyte.
@@ -116,8 +122,16 @@ impl Times {
 pub struct Certify {
     config: Identity,
     files: files::Files,
+    /// The anchors of the environment.
+    environment: TrustAnchors,
     anchors: watch::Sender<TrustAnchors>,
     material: watch::Sender<Option<Material>>,
+    /// Who signs leaves now, as the controller says; empty: not known.
+    wanted: watch::Sender<String>,
+    /// A leaf is wanted at once.
+    renew: Notify,
+    /// The bundle that was refused last.
+    refused: Mutex<Option<String>>,
     times: Arc<Times>,
     registry: Registry,
 }
@@ -131,44 +145,69 @@ impl Certify {
                 read_bounded(path, pem::MAX_PEM_BYTES as u64).map_err(|e| StartError::AnchorsFile(path.clone(), e))?
             }
         };
-        let (anchors, left_out) = TrustAnchors::from_pem_lossy(&text)?;
+        let (environment, left_out) = TrustAnchors::from_pem_lossy(&text)?;
         for error in left_out {
             tracing::warn!(%error, "a trust anchor is not used");
         }
         let files = files::ensure(&config.dir, &config.name)?;
-        let (anchors, anchors_rx) = watch::channel(anchors);
+        let kept = match config.trust_anchors {
+            TrustAnchorsSource::Text(_) => files::kept_anchors(&config.dir, &environment)?,
+            TrustAnchorsSource::File(_) => None,
+        };
+        if let Some(kept) = &kept {
+            tracing::info!(sha256 = %kept.fingerprint(), "trust anchors that were kept take the place of the environment's");
+        }
+        let (anchors, anchors_rx) = watch::channel(kept.unwrap_or_else(|| environment.clone()));
         let (material, material_rx) = watch::channel(None);
         let times = Arc::new(Times::default());
         let certified = Certified { anchors: anchors_rx, material: material_rx, times: times.clone() };
-        Ok((Self { config, files, anchors, material, times, registry }, certified))
+        let (wanted, renew, refused) = (watch::channel(String::new()).0, Notify::new(), Mutex::default());
+        Ok((Self { config, files, environment, anchors, material, wanted, renew, refused, times, registry }, certified))
     }
 
     /// Asks `issuer` for certificates until the process ends.
     pub async fn run(self, issuer: Control) {
-        tokio::join!(self.refresh(&issuer), self.watch_anchors(), self.remind());
+        tokio::join!(self.refresh(&issuer), self.watch_anchors(), self.follow_trust(&issuer), self.remind());
     }
 
     async fn refresh(&self, issuer: &Control) {
-        let mut anchors = self.anchors.subscribe();
         loop {
-            anchors.mark_unchanged();
             self.once(issuer).await;
-            let expiry = self.material.borrow().as_ref().map(|m| m.credential.expiry());
-            let (min, max) = (self.config.min_refresh, self.config.max_refresh);
-            let wait = credential::refresh_in(expiry, SystemTime::now(), min, max);
+            self.until_due().await;
+        }
+    }
+
+    /// Waits until the next certificate is to be asked for.
+    async fn until_due(&self) {
+        let asked = net::now();
+        let expiry = self.material.borrow().as_ref().map(|m| m.credential.expiry());
+        let (min, max) = (self.config.min_refresh, self.config.max_refresh);
+        let due = asked + credential::refresh_in(expiry, SystemTime::now(), min, max);
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            let at = match self.is_signed_by_another(&wanted.borrow_and_update()) {
+                // Not all at once, and not again and again while the controllers don't agree.
+                true => (asked + min).max(net::now() + RENEWAL_SPREAD.mul_f64(rand::random())).min(due),
+                false => due,
+            };
             tokio::select! {
-                () = net::sleep(wait) => {}
-                // A leaf of a new issuer may be needed, and the old one's peers may not believe us any longer.
-                changed = anchors.changed() => if changed.is_err() { return },
+                () = net::sleep(at.saturating_duration_since(net::now())) => return,
+                () = self.renew.notified() => return,
+                changed = wanted.changed() => if changed.is_err() { return },
             }
         }
     }
 
+    /// Whether our leaf is of an issuer that isn't the one of now.
+    fn is_signed_by_another(&self, wanted: &str) -> bool {
+        let own = self.material.borrow().as_ref().and_then(|m| m.credential.issuer());
+        !wanted.is_empty() && own.is_some_and(|own| own != wanted)
+    }
+
     async fn once(&self, issuer: &Control) {
-        let anchors = self.anchors.borrow().clone();
-        let certified = net::timeout(CERTIFY_TIMEOUT, self.certify(issuer, &anchors)).await;
+        let certified = net::timeout(CERTIFY_TIMEOUT, self.certify(issuer)).await;
         let result = match certified.unwrap_or(Err(CertifyError::Timeout(CERTIFY_TIMEOUT))) {
-            Ok(credential) => {
+            Ok(Material { credential, anchors }) => {
                 let first = self.material.borrow().is_none();
                 self.times.set(credential.expiry(), SystemTime::now());
                 let id = credential.identity().clone();
@@ -189,7 +228,7 @@ impl Certify {
     }
 
     /// One request, on a connection of its own.
-    async fn certify(&self, issuer: &Control, anchors: &TrustAnchors) -> Result<Credential, CertifyError> {
+    async fn certify(&self, issuer: &Control) -> Result<Material, CertifyError> {
         let path = &self.config.token_file;
         let token = read_bounded(path, MAX_TOKEN_BYTES).map_err(|e| CertifyError::Token(path.clone(), e))?;
         let request = CertifyRequest {
@@ -214,8 +253,11 @@ impl Certify {
         let response = IdentityClient::new(channel).certify(request).await.map_err(CertifyError::Refused)?;
         let CertifyResponse { leaf_certificate, intermediate_certificates, .. } = response.into_inner();
         let key = &self.files.key;
-        let now = SystemTime::now();
-        Ok(Credential::verified(&self.config.name, key, leaf_certificate, intermediate_certificates, anchors, now)?)
+        let (now, name) = (SystemTime::now(), &self.config.name);
+        // Those of now: they may have changed while we waited.
+        let anchors = self.anchors.borrow().clone();
+        let credential = Credential::verified(name, key, leaf_certificate, intermediate_certificates, &anchors, now)?;
+        Ok(Material { credential, anchors })
     }
 
     /// Looks at the file of trust anchors, if they come from one.
@@ -234,17 +276,24 @@ impl Certify {
             if text == self.anchors.borrow().pem() || refused.as_ref() == Some(&text) {
                 continue;
             }
-            refused = self.adopt(&text).err().map(|error| {
-                tracing::error!(path = %path.display(), %error, "new trust anchors can't be used; those before stay in use");
-                text
-            });
+            refused = match TrustAnchors::from_pem(&text) {
+                Ok(anchors) => {
+                    self.adopt(anchors);
+                    // A leaf of a new issuer may be needed, and the old one's peers may not believe us any longer.
+                    self.renew.notify_one();
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "new trust anchors can't be used; those before stay in use");
+                    Some(text)
+                }
+            };
         }
     }
 
-    /// Uses a new bundle, at once and everywhere: our own leaf goes on until the one that goes with it has come.
-    fn adopt(&self, text: &str) -> Result<(), BundleError> {
-        let anchors = TrustAnchors::from_pem(text)?;
-        tracing::info!(sha256 = %anchors.sha256_hex(), count = anchors.certificates().len(), "trust anchors changed");
+    /// Uses a new bundle, at once and everywhere: our own leaf goes on until the next has come.
+    fn adopt(&self, anchors: TrustAnchors) {
+        tracing::info!(sha256 = %anchors.fingerprint(), count = anchors.certificates().len(), "trust anchors changed");
         self.material.send_if_modified(|material| {
             if let Some(material) = material {
                 material.anchors = anchors.clone();
@@ -252,7 +301,6 @@ impl Certify {
             material.is_some()
         });
         self.anchors.send_replace(anchors);
-        Ok(())
     }
 
     async fn remind(&self) {

@@ -11,6 +11,7 @@ use homarus_testkit::{
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -180,4 +181,114 @@ fn outbound_connections_end_with_the_root_they_stand_on() {
 #[test]
 fn inbound_connections_end_with_the_root_they_stand_on() {
     a_root_is_dropped_by(SERVER_ID);
+}
+
+/// What a counter of told bundles has come to on the client's proxy.
+fn told(mesh: &mut Mesh, result: &str) -> f64 {
+    mesh.client_proxy().metrics().sum("homarus_identity_trust_updates_total", &[("result", result)])
+}
+
+/// What a workload says that it stands on: bundle and signer.
+fn standing(mesh: &Mesh, identity: &str) -> Option<(String, String)> {
+    let found = mesh.control.standings().into_iter().find(|standing| standing.instance == identity)?;
+    Some((found.bundle, found.issuer))
+}
+
+fn fingerprint(roots: &str) -> String {
+    homarus_identity::TrustAnchors::from_pem(roots).unwrap().fingerprint()
+}
+
+/// Waits until both proxies say that they stand on this.
+fn wait_standing(mesh: &Mesh, roots: &str, signer: &str) {
+    let wanted = Some((fingerprint(roots), signer.to_owned()));
+    for identity in [CLIENT_ID, SERVER_ID] {
+        wait_within(Duration::from_secs(30), "a proxy follows", || (standing(mesh, identity) == wanted).then_some(()));
+    }
+}
+
+/// Proxies that are told ask for leaves as soon as they may.
+fn hasty() -> Plan {
+    let env = || vec![("IDENTITY_MIN_REFRESH", "200ms".to_owned())];
+    Plan { client_env: env(), server_env: env(), tells_roots: true, ..Plan::both(PROXY) }
+}
+
+#[test]
+fn roots_rotate_under_load_and_a_restarted_proxy_knows_them() {
+    let plan = hasty();
+    let mut mesh = plan.start();
+    let web = mesh.service_at("web", mesh.serve(mirror));
+    let first = mesh.control.anchors.to_string();
+    wait_standing(&mesh, &first, &mesh.control.signer());
+    let over = AtomicBool::new(false);
+    let load = || {
+        let (mut kept, mut requests) = (None, 0_u32);
+        while !over.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+            let mut http = kept.take().unwrap_or_else(|| Http1::new(mesh.client().connect(web).unwrap()));
+            let reply = http.get("/");
+            assert_eq!(reply.status(), 200);
+            requests += 1;
+            // Now a new connection, now the one before, unless the proxy said that this was its last request.
+            kept = (requests % 5 != 0 && reply.header("connection") != Some("close")).then_some(http);
+        }
+        requests
+    };
+    let second = mesh.control.rotate_later();
+    let requests = std::thread::scope(|scope| {
+        let load = scope.spawn(load);
+        let both = format!("{first}{second}");
+        mesh.control.trust(&both);
+        wait_standing(&mesh, &both, &mesh.control.signer());
+        mesh.control.sign_with_next();
+        wait_standing(&mesh, &both, &mesh.control.signer());
+        mesh.control.trust(&second);
+        wait_standing(&mesh, &second, &mesh.control.signer());
+        over.store(true, Relaxed);
+        load.join().unwrap()
+    });
+    assert!(requests > 50, "{requests}");
+    assert_eq!((told(&mut mesh, "adopted"), told(&mut mesh, "refused")), (2.0, 0.0));
+
+    // Its environment knows only the first root, and its control plane tells nothing: what was kept has to do.
+    mesh.control.change(|state| state.trust = None);
+    mesh.restart_client(&plan);
+    assert!(mesh.client_proxy().log().contains("kept"), "the log says so");
+    assert_eq!(Http1::new(mesh.client().connect(web).unwrap()).get("/").status(), 200);
+    assert_eq!(handshakes(&mut mesh, "outbound", "full"), 1.0, "it was meshed");
+}
+
+#[test]
+fn a_bundle_that_would_shut_a_proxy_out_is_refused() {
+    let mut mesh = hasty().start();
+    let web = mesh.service_at("web", mesh.serve(mirror));
+    let first = mesh.control.anchors.to_string();
+    wait_standing(&mesh, &first, &mesh.control.signer());
+    let stranger = homarus_testkit::control::Control::new().anchors.to_string();
+    let mut refusals = 0.0;
+    for (bundle, why) in [("", "empty"), ("nonsense", "empty"), (&*stranger, "own certificate")] {
+        mesh.control.trust(bundle);
+        refusals += 1.0;
+        mesh.client_proxy().wait_metric("homarus_identity_trust_updates_total", &[("result", "refused")], refusals);
+        let log = mesh.client_proxy().log();
+        let said = log.lines().rfind(|line| line.contains("refused; the one before stays")).unwrap();
+        assert!(said.contains(why), "{said}");
+    }
+    assert_eq!(told(&mut mesh, "adopted"), 0.0);
+    assert_eq!(standing(&mesh, CLIENT_ID).unwrap().0, fingerprint(&first));
+    assert_eq!(Http1::new(mesh.client().connect(web).unwrap()).get("/").status(), 200);
+    // What is good is taken all the same.
+    let both = format!("{stranger}{first}");
+    mesh.control.trust(&both);
+    wait_standing(&mesh, &both, &mesh.control.signer());
+}
+
+#[test]
+fn a_controller_that_tells_of_no_roots_changes_nothing() {
+    let mut mesh = mesh();
+    let web = mesh.service_at("web", mesh.serve(mirror));
+    mesh.client_proxy().wait_metric("response_total", &[("direction", "outbound")], 0.0);
+    assert_eq!(Http1::new(mesh.client().connect(web).unwrap()).get("/").status(), 200);
+    assert_eq!((told(&mut mesh, "adopted"), told(&mut mesh, "refused")), (0.0, 0.0));
+    assert!(mesh.control.standings().is_empty());
+    assert!(!mesh.client_proxy().log().contains("can't be followed"), "it isn't a fault");
 }

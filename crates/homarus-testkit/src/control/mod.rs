@@ -14,6 +14,7 @@ use homarus_identity::{
     key::Key,
 };
 use homarus_model::Identity;
+use homarus_wire::trust::{TrustServer, WatchRequest};
 use linkerd2_proxy_api::{
     destination::destination_server::DestinationServer, identity::identity_server::IdentityServer,
     inbound::inbound_server_policies_server::InboundServerPoliciesServer,
@@ -48,6 +49,8 @@ pub struct State {
     pub mood: Mood,
     /// How long leaves live; a day if not said.
     pub leaf_lifetime: Option<Duration>,
+    /// The roots that proxies are told to believe, PEM; none: that service isn't known here.
+    pub trust: Option<String>,
 }
 
 /// How the control plane behaves.
@@ -137,9 +140,26 @@ pub enum Allow {
 #[derive(Clone)]
 pub struct Control {
     state: Arc<watch::Sender<State>>,
-    issuer: Arc<Mutex<Pair>>,
+    authority: Arc<Mutex<Authority>>,
+    next: Arc<Mutex<Option<Authority>>>,
+    standings: Arc<Mutex<Vec<WatchRequest>>>,
     /// PEM of the first root.
     pub anchors: Arc<str>,
+}
+
+/// Who signs.
+#[derive(Clone)]
+struct Authority {
+    root: Pair,
+    issuer: Pair,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let root = Pair::root(name, Duration::from_secs(86_400 * 7), SystemTime::now()).unwrap();
+        let issuer = root.issuer("identity.linkerd.cluster.local", Duration::from_secs(86_400 * 6), SystemTime::now()).unwrap();
+        Self { root, issuer }
+    }
 }
 
 /// The control plane as it is served in one namespace; stops when dropped.
@@ -158,9 +178,11 @@ impl Drop for Serving {
 impl Control {
     /// A new mesh, with a root of its own and nothing in it.
     pub fn new() -> Self {
-        let root = root("root.linkerd.cluster.local");
-        let anchors = root.certificate.to_pem().into();
-        Self { state: Arc::new(watch::channel(State::default()).0), issuer: Arc::new(Mutex::new(root)), anchors }
+        let authority = Authority::new("root.linkerd.cluster.local");
+        let anchors = authority.root.certificate.to_pem().into();
+        let state = Arc::new(watch::channel(State::default()).0);
+        let authority = Arc::new(Mutex::new(authority));
+        Self { state, authority, next: Arc::default(), standings: Arc::default(), anchors }
     }
 
     /// Changes something; streams send what follows from it.
@@ -183,10 +205,41 @@ impl Control {
 
     /// Makes a new root, which issues all leaves from now on; gives its PEM. Nobody believes it yet.
     pub fn rotate(&self) -> String {
-        let root = root("second-root.linkerd.cluster.local");
-        let pem = root.certificate.to_pem();
-        *self.issuer.lock() = root;
+        let pem = self.rotate_later();
+        self.sign_with_next();
         pem
+    }
+
+    /// Makes a new root, which issues nothing yet; gives its PEM.
+    pub fn rotate_later(&self) -> String {
+        let next = Authority::new("second-root.linkerd.cluster.local");
+        let pem = next.root.certificate.to_pem();
+        *self.next.lock() = Some(next);
+        pem
+    }
+
+    /// From now on the root that was made for later issues all leaves.
+    pub fn sign_with_next(&self) {
+        if let Some(next) = self.next.lock().take() {
+            *self.authority.lock() = next;
+        }
+        // Whoever is told of roots is told of the new signer too.
+        self.change(|_| {});
+    }
+
+    /// Tells proxies to believe these roots.
+    pub fn trust(&self, roots: &str) {
+        self.change(|state| state.trust = Some(roots.to_owned()));
+    }
+
+    /// What proxies said they stand on, the last of each workload.
+    pub fn standings(&self) -> Vec<WatchRequest> {
+        self.standings.lock().clone()
+    }
+
+    /// The fingerprint of who signs leaves.
+    pub fn signer(&self) -> String {
+        self.authority.lock().issuer.certificate.fingerprint()
     }
 
     /// A credential, as the identity controller would issue it.
@@ -195,8 +248,10 @@ impl Control {
         let key = Key::generate().unwrap();
         let request = csr::make(&name, &key).unwrap();
         let leaf = self.issuer().issue(&SigningRequest::parse(&request).unwrap(), identity, SystemTime::now()).unwrap();
-        let anchors = TrustAnchors::from_pem(&self.issuer.lock().certificate.to_pem()).unwrap();
-        Credential::verified(&name, &key, leaf.der().to_vec(), Vec::new(), &anchors, SystemTime::now()).unwrap()
+        let Authority { root, issuer } = self.authority.lock().clone();
+        let anchors = TrustAnchors::from_pem(&root.certificate.to_pem()).unwrap();
+        let above = vec![issuer.certificate.der().to_vec()];
+        Credential::verified(&name, &key, leaf.der().to_vec(), above, &anchors, SystemTime::now()).unwrap()
     }
 
     /// Changes the endpoints of a service.
@@ -217,6 +272,7 @@ impl Control {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             tonic::transport::Server::builder()
                 .add_service(IdentityServer::from_arc(me.clone()))
+                .add_service(TrustServer::new(me.clone()))
                 .add_service(DestinationServer::from_arc(me.clone()))
                 .add_service(OutboundPoliciesServer::from_arc(me.clone()))
                 .add_service(InboundServerPoliciesServer::from_arc(me))
@@ -238,18 +294,14 @@ impl Control {
     }
 
     fn issuer(&self) -> Issuer {
-        let (root, lifetime) = (self.issuer.lock().clone(), self.state.borrow().leaf_lifetime);
+        let (Authority { root, issuer }, lifetime) = (self.authority.lock().clone(), self.state.borrow().leaf_lifetime);
         let anchors = TrustAnchors::from_pem(&root.certificate.to_pem()).unwrap();
         let validity = match lifetime {
             Some(lifetime) => Validity { lifetime, skew: Duration::ZERO },
             None => Validity::default(),
         };
-        Issuer::from_pem(&root.certificate.to_pem(), &root.key_pem(), &anchors, validity, SystemTime::now()).unwrap()
+        Issuer::from_pem(&issuer.certificate.to_pem(), &issuer.key_pem(), &anchors, validity, SystemTime::now()).unwrap()
     }
-}
-
-fn root(name: &str) -> Pair {
-    Pair::root(name, Duration::from_secs(86_400 * 7), SystemTime::now()).unwrap()
 }
 
 impl Default for Control {

@@ -1,7 +1,8 @@
-//! The four gRPC services.
+//! The gRPC services.
 
 use super::{Control, Mood, State, views};
 use homarus_identity::csr::Request as SigningRequest;
+use homarus_wire::trust::{self, TrustUpdate, WatchRequest};
 use linkerd2_proxy_api::{destination as dst, identity as id, inbound as ib, outbound as ob};
 use std::{pin::Pin, time::SystemTime};
 use tokio::sync::mpsc;
@@ -50,12 +51,29 @@ impl id::identity_server::Identity for Control {
         let request = request.into_inner();
         let refused = |error: String| Status::invalid_argument(error);
         let csr = SigningRequest::parse(&request.certificate_signing_request).map_err(|e| refused(e.to_string()))?;
-        let leaf = self.issuer().issue(&csr, &request.identity, SystemTime::now()).map_err(|e| refused(e.to_string()))?;
+        let issuer = self.issuer();
+        let leaf = issuer.issue(&csr, &request.identity, SystemTime::now()).map_err(|e| refused(e.to_string()))?;
         Ok(Response::new(id::CertifyResponse {
             leaf_certificate: leaf.der().to_vec(),
-            intermediate_certificates: Vec::new(),
+            intermediate_certificates: issuer.intermediates().map(|der| der.to_vec()).collect(),
             valid_until: Some(leaf.not_after.into()),
         }))
+    }
+}
+
+impl trust::Trust for Control {
+    fn watch(&self, request: Request<WatchRequest>) -> Result<trust::Updates, Status> {
+        if self.state.borrow().trust.is_none() {
+            return Err(Status::unimplemented("not known here"));
+        }
+        let request = request.into_inner();
+        let mut standings = self.standings.lock();
+        standings.retain(|known| known.instance != request.instance);
+        standings.push(request);
+        drop(standings);
+        let me = self.clone();
+        let told = move |state: &State| Ok(TrustUpdate { bundle: state.trust.clone().unwrap_or_default(), issuer: me.signer() });
+        Ok(Control::watch(self, TrustUpdate::default(), told).into_inner())
     }
 }
 
