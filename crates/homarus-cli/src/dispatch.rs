@@ -10,7 +10,9 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::cluster::Cluster;
 use crate::command_line::{self, Cli, Command, Globals, Line};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::{check, completion, controller, diagnostics, identity, inject, install, stat, terminal, top, up, version};
+use crate::{
+    authz, check, completion, controller, diagnostics, identity, inject, install, profile, stat, terminal, top, up, version,
+};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -83,25 +85,29 @@ async fn run(globals: &Globals, command: Command) -> Outcome {
         Command::Stat(args) => stat::run(&Cluster::connect(globals).await?, &args).await,
         Command::Top(args) => top::run(&Cluster::connect(globals).await?, &args).await,
         Command::Identity(args) => identity::run(&Cluster::connect(globals).await?, &args).await,
+        Command::Authz(args) => authz::run(&Cluster::connect(globals).await?, &args).await,
+        Command::Profile(args) => profile::run(globals, &args).await,
         Command::Diagnostics(command) => diagnostics::run(&Cluster::connect(globals).await?, &command).await,
         // Settled before there is a runtime: see `controller::asked_for`.
         Command::Controller(_) => Err(Failure::usage("`controller` must be the first word")),
     }
 }
 
-/// Another program's command: what it does with it is its business.
+/// Another program's command: what it does with it is its business. Those made for Linkerd come first.
 fn extension(name: &str, words: &[OsString]) -> Outcome {
-    let program = format!("linkerd-{name}");
-    match Program::new(&program).args(words).status() {
-        Ok(status) if status.success() => Ok(Exit::Ok),
-        Ok(status) => Err(Failure::new(match status.code() {
-            Some(code) => format!("exit status {code}"),
-            None => status.to_string(),
-        })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure::usage(format!("unknown command {name:?} for \"homarus\""))
-                .remedy("Run 'homarus --help' for the commands there are."))
+    for program in ["linkerd-", "homarus-"].map(|prefix| format!("{prefix}{name}")) {
+        match Program::new(&program).args(words).status() {
+            Ok(status) if status.success() => return Ok(Exit::Ok),
+            Ok(status) => {
+                return Err(Failure::new(match status.code() {
+                    Some(code) => format!("exit status {code}"),
+                    None => status.to_string(),
+                }));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::new(format!("cannot run {program}: {error}"))),
         }
-        Err(error) => Err(Failure::new(format!("cannot run {program}: {error}"))),
     }
+    Err(Failure::usage(format!("unknown command {name:?} for \"homarus\""))
+        .remedy("Run 'homarus --help' for the commands there are."))
 }

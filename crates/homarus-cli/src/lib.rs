@@ -7,6 +7,7 @@
 //! Invariants: what was asked for goes to standard output, everything else to standard error; colour and progress appear on
 //! terminals only; exit codes are 0, 1 for what failed or is not well, 2 for what was not understood.
 
+pub mod authz;
 pub mod chart;
 pub mod check;
 pub mod cluster;
@@ -19,9 +20,11 @@ pub mod identity;
 pub mod inject;
 pub mod install;
 pub mod metrics;
+pub mod profile;
 pub mod reach;
 pub mod resources;
 pub mod sampler;
+pub mod selectors;
 pub mod stat;
 pub mod table;
 pub mod terminal;

@@ -64,6 +64,28 @@ impl Table {
         text
     }
 
+    /// As [`render`](Self::render), but with two blanks after every column, the last one too, and columns of at least these
+    /// widths: the layout of tables about authorization.
+    pub fn render_padded(&self, least: &[usize]) -> String {
+        let mut widths = self.widths();
+        for (width, least) in widths.iter_mut().zip(least) {
+            *width = (*width).max(*least);
+        }
+        let headers: Vec<_> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&headers).chain(&self.rows) {
+            for (i, cell) in row.iter().enumerate() {
+                let blanks = " ".repeat(widths[i].saturating_sub(width(cell)));
+                match self.columns[i].1 {
+                    Align::Left => text.extend([cell.as_str(), &blanks, "  "]),
+                    Align::Right => text.extend([&blanks, cell.as_str(), "  "]),
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+
     fn widths(&self) -> Vec<usize> {
         let of_column = |i: usize| self.rows.iter().map(|row| width(&row[i])).max().unwrap_or(0);
         self.columns.iter().enumerate().map(|(i, (name, _))| width(name).max(of_column(i))).collect()
@@ -90,6 +112,13 @@ mod tests {
              web           1/1    94.12%\n\
              vote-bot    10/10\n"
         );
+    }
+
+    #[test]
+    fn a_padded_table() {
+        let mut table = Table::new([("ROUTE", Align::Left), ("RPS", Align::Right)]);
+        table.row(vec!["*".into(), "12.0rps".into()]);
+        assert_eq!(table.render_padded(&[6, 3]), "ROUTE       RPS  \n*       12.0rps  \n");
     }
 
     #[test]

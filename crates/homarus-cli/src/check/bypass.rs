@@ -14,6 +14,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::facts::{Answer, Facts, Pass, Problem, unless_empty};
+use crate::selectors::selects;
 use crate::workloads;
 
 /// For whom the webhook is called.
@@ -52,23 +53,6 @@ fn should_be_meshed(scope: &Scope, namespace: &Namespace, pod: &Pod, projected: 
     }
     let object = serde_json::to_value(pod).map_err(|error| error.to_string())?;
     Ok(decide(&Workload::new("Pod", &object), namespace.annotations(), Origin::Webhook, projected).skips.is_empty())
-}
-
-/// Whether a selector selects something with these labels; an operator that nobody knows selects nothing.
-fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool {
-    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let expressions = selector.match_expressions.iter().flatten().all(|expression| {
-        let value = labels.get(&expression.key);
-        let listed = |value: &String| expression.values.iter().flatten().any(|known| known == value);
-        match expression.operator.as_str() {
-            "In" => value.is_some_and(listed),
-            "NotIn" => !value.is_some_and(listed),
-            "Exists" => value.is_some(),
-            "DoesNotExist" => value.is_none(),
-            _ => false,
-        }
-    });
-    equal && expressions
 }
 
 /// Pods that can be reached over IPv6, in a mesh that leaves IPv6 alone.
@@ -139,10 +123,7 @@ mod tests {
         assert!(called(&scope("NotIn", &["kube-system"])));
         assert!(!called(&scope("NotIn", &["shop"])));
         assert!(called(&scope("In", &["shop"])) && called(&scope("Exists", &[])));
-        assert!(!called(&scope("DoesNotExist", &[])) && !called(&scope("Unheard", &[])));
-        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
-        let equal = |value: &str| serde_json::from_value(json!({ "matchLabels": { "a": value } })).unwrap();
-        assert!(selects(&equal("1"), &labels) && !selects(&equal("2"), &labels));
+        assert!(!called(&scope("DoesNotExist", &[])));
     }
 
     #[test]

@@ -87,6 +87,10 @@ pub enum Command {
     Uninject(Uninject),
     /// Show the certificates of pods
     Identity(Identity),
+    /// Show which policies hold for workloads
+    Authz(Authz),
+    /// Write a ServiceProfile
+    Profile(Profile),
     /// Look inside the components
     #[command(alias = "dg", subcommand, arg_required_else_help = true)]
     Diagnostics(Diagnostics),
@@ -408,6 +412,43 @@ pub struct Identity {
     pub output: Output,
 }
 
+/// Flags of `authz`.
+#[derive(Clone, Debug, Args)]
+pub struct Authz {
+    /// TYPE, TYPE/NAME or TYPE NAME
+    #[arg(value_name = "RESOURCE")]
+    pub resources: Vec<String>,
+    /// Namespace of the workloads [default: that of the context]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+}
+
+/// Flags of `profile`.
+#[derive(Clone, Debug, Args)]
+pub struct Profile {
+    /// Name of the Service
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// A profile to be filled in
+    #[arg(long)]
+    pub template: bool,
+    /// Routes of an OpenAPI document; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub open_api: Option<String>,
+    /// Routes of a protobuf definition; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub proto: Option<String>,
+    /// Namespace of the Service [default: that of the context]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Don't ask the cluster
+    #[arg(long)]
+    pub ignore_cluster: bool,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Manifests,
+}
+
 /// Looks inside.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Diagnostics {
@@ -454,6 +495,18 @@ pub enum Diagnostics {
         /// Format
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
+    },
+    /// What the destination controller tells about an address
+    Profile {
+        /// IP:PORT or NAME.NAMESPACE.svc.cluster.local:PORT
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        /// Pod of the destination controller to ask
+        #[arg(long, value_name = "POD")]
+        destination_pod: Option<String>,
+        /// Context token to ask with
+        #[arg(long, default_value = "", value_name = "TOKEN")]
+        token: String,
     },
     /// What the policy controller tells about a port of a pod or Service
     Policy {

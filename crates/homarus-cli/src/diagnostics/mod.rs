@@ -3,6 +3,7 @@
 mod endpoints;
 mod pages;
 mod policy;
+mod profile;
 mod protobuf;
 
 use std::time::Duration;
@@ -30,6 +31,10 @@ pub async fn run(cluster: &Cluster, command: &Diagnostics) -> Outcome {
         Diagnostics::Endpoints { authorities, destination_pod, token, wait, output } => {
             let channel = controller(cluster, destination_pod.as_deref(), 8086).await?;
             endpoints::run(channel, authorities, token, *wait, *output).await
+        }
+        Diagnostics::Profile { address, destination_pod, token } => {
+            let channel = controller(cluster, destination_pod.as_deref(), 8086).await?;
+            profile::run(channel, address, token).await
         }
         Diagnostics::Policy { resource, port, namespace, destination_pod, token, output } => {
             let target = policy::Target::read(resource)?;
