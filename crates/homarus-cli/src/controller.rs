@@ -28,7 +28,7 @@ pub fn asked_for(program: &Path, words: &[OsString]) -> Option<Vec<OsString>> {
         ("linkerd-policy-controller", _) => Some(std::iter::once("policy".into()).chain(words.iter().cloned()).collect()),
         ("controller", _) => Some(words.to_vec()),
         (_, "controller") => Some(words[1..].to_vec()),
-        (_, "destination" | "proxy-injector" | "policy-controller") => Some(words.to_vec()),
+        (_, "destination" | "proxy-injector" | "policy-controller" | "sp-validator" | "heartbeat") => Some(words.to_vec()),
         (_, "identity") if words[1..].iter().any(is_flag_of_identity) => Some(words.to_vec()),
         _ => None,
     }
@@ -62,6 +62,8 @@ pub fn main(words: Vec<OsString>) -> Outcome {
             Controller::Destination(args) => homarus_control::destination::run(args).await,
             Controller::Policy(args) => homarus_control::policy::run(args).await,
             Controller::ProxyInjector(args) => homarus_control::inject::run(args).await,
+            Controller::SpValidator(args) => homarus_control::admit::profiles::run(args).await,
+            Controller::Heartbeat(args) => homarus_control::heartbeat::run(args).await,
         }
     })?;
     Ok(Exit::Ok)
@@ -84,6 +86,8 @@ mod tests {
         check("homarus", "destination -addr=:8086", Some("destination -addr=:8086"));
         check("/linkerd-policy-controller", "--grpc-addr x", Some("policy --grpc-addr x"));
         check("/controller", "proxy-injector -log-level=info", Some("proxy-injector -log-level=info"));
+        check("homarus", "sp-validator -log-level=info", Some("sp-validator -log-level=info"));
+        check("homarus", "heartbeat -prometheus-url=x", Some("heartbeat -prometheus-url=x"));
         check("homarus", "identity -log-level=info", Some("identity -log-level=info"));
     }
 

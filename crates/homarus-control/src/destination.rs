@@ -72,6 +72,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         addr: args.addr,
         admin: args.metrics_addr,
         settings,
+        admission: None,
         census: Census::of_destination,
         writes_slices: true,
         sources: kinds::of_destination(),

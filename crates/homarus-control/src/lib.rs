@@ -9,11 +9,13 @@
 //!
 //! [`destination`] and [`policy`] are two programs around the same path: each follows the kinds that it needs and answers
 //! its own calls. [`external`] writes back: EndpointSlices of external workloads, by the leader only. [`issue`] and
-//! [`inject`] are side doors that don't know the index.
+//! [`inject`] are side doors that don't know the index; so is [`admit`], which judges what people write before it is stored.
 
+pub mod admit;
 pub mod destination;
 mod events;
 pub mod external;
+pub mod heartbeat;
 pub mod index;
 pub mod inject;
 pub mod issue;
@@ -21,3 +23,4 @@ pub mod policy;
 mod run;
 pub mod serve;
 pub mod watch;
+mod webhook;

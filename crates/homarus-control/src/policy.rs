@@ -5,11 +5,13 @@ use crate::{
     run::{self, Cluster, Logging, ViewFlags},
     serve::{Census, policy::Policies},
     watch::kinds,
+    webhook::{Origin, serving::Files},
 };
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use homarus_daemon::args::Listen;
 use homarus_model::{identity::Naming, inbound::DefaultPolicy, network};
+use std::path::PathBuf;
 
 /// The flags of `homarus controller policy` (control-plane §1.5).
 #[derive(Clone, Debug, ClapArgs)]
@@ -20,15 +22,18 @@ pub struct Args {
     /// Address of the admin server.
     #[arg(long, default_value = "0.0.0.0:9990")]
     admin_addr: Listen,
-    /// Address of the admission webhook. Accepted for compatibility.
+    /// Address of the admission webhook, which is served if there is a certificate for it.
+    #[arg(long, default_value = "0.0.0.0:9443")]
+    server_addr: Listen,
+    /// Key of the admission webhook.
     #[arg(long)]
-    server_addr: Option<Listen>,
-    /// Key of the admission webhook. Accepted for compatibility.
+    server_tls_key: Option<PathBuf>,
+    /// Certificates of the admission webhook.
     #[arg(long)]
-    server_tls_key: Option<String>,
-    /// Certificates of the admission webhook. Accepted for compatibility.
+    server_tls_certs: Option<PathBuf>,
+    /// Make the webhook's certificate and tell the API server, rather than read it from --server-tls-certs.
     #[arg(long)]
-    server_tls_certs: Option<String>,
+    manage_certificates: bool,
     /// Networks of the cluster.
     #[arg(long, default_value = CLUSTER_NETWORKS)]
     cluster_networks: String,
@@ -58,7 +63,7 @@ pub struct Args {
     /// Namespace of EgressNetworks that apply everywhere. Accepted for compatibility.
     #[arg(long, default_value = "linkerd-egress")]
     global_egress_network_namespace: String,
-    /// Don't serve the admission webhook. Accepted for compatibility.
+    /// Don't serve the admission webhook.
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     admission_controller_disabled: bool,
     #[command(flatten)]
@@ -69,10 +74,12 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     args.logging.init()?;
     let settings = args.settings()?;
+    let admission = args.admission();
     run::controller(Cluster {
         addr: args.grpc_addr,
         admin: args.admin_addr,
         settings,
+        admission,
         census: Census::of_policy,
         writes_slices: false,
         sources: kinds::of_policy(),
@@ -82,6 +89,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Where the webhook is served, and with which certificate; none without one.
+    fn admission(&self) -> Option<(Listen, Origin)> {
+        let mounted = || {
+            let (certificate, key) = (self.server_tls_certs.clone()?, self.server_tls_key.clone()?);
+            Some(Origin::Mounted(Files { certificate, key }))
+        };
+        let made = || Some(Origin::Managed { namespace: self.control_plane_namespace.clone() });
+        let origin = if self.manage_certificates { made() } else { mounted() };
+        origin.filter(|_| !self.admission_controller_disabled).map(|origin| (self.server_addr, origin))
+    }
+
     fn settings(&self) -> anyhow::Result<Settings> {
         Ok(Settings {
             naming: Naming {
@@ -128,9 +146,19 @@ mod tests {
             "--global-egress-network-namespace=linkerd-egress",
             "--probe-networks=0.0.0.0/0,::/0",
         ];
-        let settings = Program::try_parse_from(given).unwrap().args.settings().unwrap();
+        let args = Program::try_parse_from(given).unwrap().args;
+        assert!(matches!(args.admission(), Some((Listen { port: 9443, .. }, Origin::Mounted(_)))));
+        let settings = args.settings().unwrap();
         assert_eq!(settings.default_policy.as_str(), "cluster-authenticated");
         assert_eq!((settings.cluster_networks.len(), settings.probe_networks.len()), (2, 2));
+    }
+
+    #[test]
+    fn the_webhook_needs_a_certificate() {
+        let served = |given: &[&str]| Program::try_parse_from([&["policy"], given].concat()).unwrap().args.admission().is_some();
+        assert!(served(&["--manage-certificates"]));
+        assert!(!served(&["--manage-certificates", "--admission-controller-disabled"]));
+        assert!(!served(&["--server-tls-key=/k"]) && !served(&[]));
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //! ports, follow the cluster, serve when all of it is known, drain.
 
 use crate::{
+    admit::{self, Judge},
     external,
     index::{OPAQUE_PORTS, Settings},
     serve::{Census, Hub, grpc, metrics::Calls},
     watch::{self, kinds::Source},
+    webhook::{Origin, POLICIES, Webhook},
 };
 use anyhow::Context;
 use clap::Args;
@@ -20,7 +22,7 @@ use homarus_daemon::{
 use homarus_model::ports::PortSet;
 use kube::Client;
 use std::{sync::Arc, time::Duration};
-use tracing::info;
+use tracing::{error, info};
 
 /// The domain of identities and of the cluster's names, unless somebody says otherwise.
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -28,6 +30,9 @@ pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 const GRACE: Duration = Duration::from_secs(10);
 /// How often readiness is looked at before anybody is served.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// What the webhook beside waits for.
+const WEBHOOK_GATE: &str = "certificate of the webhook";
 
 /// The flags of every controller.
 #[derive(Clone, Debug, Args)]
@@ -137,6 +142,8 @@ pub(crate) struct Cluster {
     pub(crate) sources: Vec<Source>,
     pub(crate) service: fn(Arc<Hub>) -> Box<dyn grpc::Service>,
     pub(crate) census: fn(&Arc<Hub>) -> Census,
+    /// Where it judges policies before they are stored, if it does.
+    pub(crate) admission: Option<(Listen, Origin)>,
     /// Whether it writes the slices of external workloads.
     pub(crate) writes_slices: bool,
 }
@@ -151,12 +158,15 @@ pub(crate) async fn controller(cluster: Cluster) -> anyhow::Result<()> {
     let watches = program.metrics.register(watch::Metrics::register);
     program.metrics.register(|registry| registry.register_collector(Box::new((cluster.census)(&hub))));
     watch::follow(client.clone(), hub.clone(), cluster.sources, &program.readiness, watches, program.drain());
+    if let Some((addr, origin)) = cluster.admission {
+        judge(&program, &client, addr, origin)?;
+    }
     connected.open();
     let (readiness, drain) = (program.readiness.clone(), program.drain());
     let calls = program.metrics.register(Calls::register);
     let served = async {
-        // Whoever asks before all is known would be told that it doesn't exist.
-        while !readiness.waiting_for().is_empty() {
+        // Whoever asks before all is known would be told that it doesn't exist. The webhook is no part of that.
+        while readiness.waiting_for().iter().any(|gate| gate != WEBHOOK_GATE) {
             tokio::time::sleep(LOOK).await;
         }
         if cluster.writes_slices {
@@ -168,5 +178,18 @@ pub(crate) async fn controller(cluster: Cluster) -> anyhow::Result<()> {
     program.work(served).await;
     hub.close();
     program.end().await;
+    Ok(())
+}
+
+/// Judges policies beside. An address that is taken ends only that: proxies are served all the same.
+fn judge(program: &Program, client: &Client, addr: Listen, origin: Origin) -> anyhow::Result<()> {
+    let gate = program.readiness.gate(WEBHOOK_GATE);
+    let webhook = Webhook::start(&POLICIES, addr, origin, client, &program.metrics, gate, program.drain())?;
+    let (judge, drain) = (Judge::new(admit::policies::judge, &program.metrics), program.drain());
+    tokio::spawn(async move {
+        if let Err(error) = webhook.serve(judge, drain).await {
+            error!(error = format!("{error:#}"), "policies are not judged: the webhook has ended");
+        }
+    });
     Ok(())
 }

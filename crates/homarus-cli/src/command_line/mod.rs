@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use homarus_model::duration;
 
-pub use install::{ControlFlags, Install, OnceFlags, Prune, Uninstall, Upgrade, ValueFlags};
+pub use install::{ControlFlags, Install, InstallCni, OnceFlags, Prune, Uninstall, Upgrade, ValueFlags};
 pub use words::{Line, sort};
 
 /// A service mesh in one program.
@@ -69,6 +69,8 @@ pub enum Command {
     Status(Status),
     /// Print what installs the control plane
     Install(Box<Install>),
+    /// Print what installs the CNI plugin
+    InstallCni(Box<InstallCni>),
     /// Print what upgrades the control plane
     Upgrade(Box<Upgrade>),
     /// Print what an upgrade left behind, to be deleted
@@ -570,6 +572,10 @@ pub enum Controller {
     /// Proxies into pods
     #[command(alias = "injector")]
     ProxyInjector(homarus_control::inject::Args),
+    /// What ServiceProfiles may say
+    SpValidator(homarus_control::admit::profiles::Args),
+    /// The mesh at a glance, into the log
+    Heartbeat(homarus_control::heartbeat::Args),
 }
 
 /// The rule of Linkerd's own flag.

@@ -16,7 +16,7 @@ use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
 use tracing::warn;
 
-use super::admission::OwnerReference;
+use crate::webhook::review::OwnerReference;
 
 /// Owners that are remembered; beyond, remembering begins anew.
 const MAX_REMEMBERED: usize = 4096;

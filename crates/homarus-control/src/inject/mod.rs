@@ -1,34 +1,32 @@
 //! The injector: a webhook that turns pods into meshed ones as they are created.
 //!
-//! The path of a request: TLS with a certificate that may change at any time (`server`), an AdmissionReview of either
-//! version (`admission`), the facts it doesn't carry (`cluster`: the namespace's annotations, what the pod belongs
+//! The path of a request: TLS with a certificate that may change at any time and an AdmissionReview of either version
+//! (`crate::webhook`), the facts it doesn't carry (`cluster`: the namespace's annotations, what the pod belongs
 //! to), the mesh's values as they are mounted now (`config`), the pure decision and patch
 //! ([`homarus_kube::injection`]), and what operators see of it (`webhook`, `metrics`).
 //!
 //! Doubt denies: whatever can't be read answers `allowed: false` with the reason. (Whether pods start without the injector
 //! is decided elsewhere, by the webhook configuration's failure policy.)
 
-mod admission;
 mod cluster;
 mod config;
 mod metrics;
-mod server;
 mod webhook;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use homarus_daemon::args::Listen;
 use kube::Client;
-use tracing::info;
 
 use crate::events::Recorder;
 use crate::run::{Compatibility, Logging, Program};
+use crate::webhook::serving::Files;
+use crate::webhook::{INJECTOR, Origin};
 use cluster::KubernetesCluster;
 use config::Config;
 use webhook::Webhook;
@@ -49,6 +47,9 @@ pub struct Args {
     /// Directory of the webhook's certificate (tls.crt) and key (tls.key).
     #[arg(long, default_value = "/var/run/linkerd/tls")]
     tls_dir: PathBuf,
+    /// Make the webhook's certificate and tell the API server, rather than read it from --tls-dir.
+    #[arg(long)]
+    manage_certificates: bool,
     /// File of the mesh's values.
     #[arg(long, default_value = "/var/run/linkerd/config/values")]
     values: PathBuf,
@@ -67,22 +68,24 @@ pub struct Args {
 /// Serves the webhook until asked to end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     args.logging.init()?;
-    let (mut program, ready) = Program::start(args.metrics_addr, "namespaces and serving certificate").await?;
+    let (mut program, ready) = Program::start(args.metrics_addr, "namespaces").await?;
     let client = client(&args.kubeconfig).await?;
     let recorder = Recorder::spawn(client.clone(), "linkerd-proxy-injector");
     let config = Config::new(&args.values, &args.trust_anchors);
-    let certificate = server::ServingCertificate::load(&args.tls_dir)?;
     let drain = program.drain();
+    let origin = match args.manage_certificates {
+        true => Origin::Managed { namespace: args.linkerd_namespace.clone() },
+        false => Origin::Mounted(Files::of_folder(&args.tls_dir)),
+    };
+    let gate = program.readiness.gate("certificate of the webhook");
+    let webhook = crate::webhook::Webhook::start(&INJECTOR, args.addr, origin, &client, &program.metrics, gate, drain.clone())?;
     let cluster = KubernetesCluster::watch(client, drain.clone());
-    let listener = args.addr.bind().await.context("failed to bind the address of the webhook")?;
-    info!(address = %listener.local_addr()?, "serving the injection webhook");
     let metrics = program.metrics.clone();
     let served = async {
         cluster.wait_until_known().await?;
-        let webhook = Arc::new(Webhook::new(args.linkerd_namespace, config, cluster, recorder, &metrics));
-        tokio::spawn(certificate.clone().follow(args.tls_dir, drain.clone()));
+        let answer = Webhook::new(args.linkerd_namespace, config, cluster, recorder, &metrics);
         ready.open();
-        server::serve(listener, certificate, webhook, drain).await
+        webhook.serve(answer, drain).await
     };
     program.work(served).await.transpose()?;
     program.end().await;

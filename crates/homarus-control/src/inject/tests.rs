@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -18,10 +19,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::Receiver;
 
-use super::admission::OwnerReference;
 use super::cluster::{Cluster, ClusterError};
 use super::*;
 use crate::events::Happening;
+use crate::webhook::review::OwnerReference;
+use crate::webhook::serving::{Files, ServingCertificate};
+use crate::webhook::{Answer, server};
 
 const HOST: &str = "linkerd-proxy-injector.linkerd.svc";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -79,8 +82,9 @@ async fn scenario() -> Scenario {
     let webhook = Webhook::new("linkerd".into(), Config::new(&values, &anchors), FakeCluster, recorder, &metrics);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let certificate = server::ServingCertificate::load(dir.path()).unwrap();
-    tokio::spawn(certificate.clone().follow(dir.path().to_owned(), drain.clone()));
+    let files = Files::of_folder(dir.path());
+    let certificate = ServingCertificate::load(&files).unwrap();
+    tokio::spawn(certificate.clone().follow(files, drain.clone()));
     tokio::spawn(server::serve(listener, certificate, Arc::new(webhook), drain));
     Scenario { dir, address, serving, events, metrics, signal }
 }
@@ -272,7 +276,7 @@ async fn a_new_certificate_is_served_and_a_bad_one_is_not() {
 #[tokio::test]
 async fn a_body_without_end_is_cut_off() {
     let scenario = scenario().await;
-    let huge = vec![b' '; admission::MAX_REVIEW_BYTES + 1];
+    let huge = vec![b' '; crate::webhook::review::MAX_REVIEW_BYTES + 1];
     // Either the answer comes before the body is through, or the connection ends under it.
     if let Ok((status, text)) = post(scenario.address, &scenario.serving, &huge).await {
         assert_eq!(status, 400, "{text}");

@@ -10,11 +10,12 @@ use homarus_kube::injection::{InjectError, Mesh, Outcome, Owner, Request, inject
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::admission::{BadReview, OwnerReference, Question, Review, Verdict};
 use super::cluster::{Cluster, ClusterError};
 use super::config::{Config, ConfigError};
 use super::metrics::{About, Admissions};
 use crate::events::{Happening, Recorder, Severity, Subject};
+use crate::webhook::Answer;
+use crate::webhook::review::{BadReview, OwnerReference, Question, Review, Verdict};
 
 /// Why an object was denied.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +49,21 @@ pub(super) struct Webhook<C> {
     admissions: Admissions,
 }
 
+impl<C: Cluster> Answer for Webhook<C> {
+    async fn answer(&self, body: &[u8]) -> Result<Value, BadReview> {
+        self.answer_body(body).await
+    }
+}
+
 impl<C: Cluster> Webhook<C> {
     pub(super) fn new(control_plane_ns: String, config: Config, cluster: C, recorder: Recorder, metrics: &Metrics) -> Self {
         Self { control_plane_ns, config, cluster, recorder, admissions: Admissions::new(metrics) }
     }
 
-    /// The answer to the body of a request.
-    pub(super) async fn answer(&self, body: &[u8]) -> Result<Value, BadReview> {
+    async fn answer_body(&self, body: &[u8]) -> Result<Value, BadReview> {
         let review = Review::parse(body)?;
         let question = &review.request;
-        let Some(kind) = question.kind() else {
+        let ("", kind @ ("Pod" | "Service")) = question.kind() else {
             return Ok(review.answer(&Verdict::Allowed(Default::default())));
         };
         let verdict = match self.admit(question, kind).await {

@@ -1,37 +1,30 @@
-//! HTTPS for API servers: TLS 1.3 with a certificate that is followed while it changes, HTTP/1.1 or HTTP/2.
+//! HTTPS for API servers: TLS 1.3, HTTP/1.1 or HTTP/2; whoever posts a review to `/` is answered.
 //!
 //! Bounded: [`MAX_CONNECTIONS`] at once, [`HANDSHAKE_TIMEOUT`] for TLS, [`HEADER_TIMEOUT`] for a request's head,
 //! [`BODY_TIMEOUT`] and [`MAX_REVIEW_BYTES`] for its body.
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use homarus_daemon::drain::Drain;
-use homarus_daemon::watch_files::{WatchedFiles, read};
-use homarus_identity::{Key, pem};
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use parking_lot::RwLock;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use super::admission::MAX_REVIEW_BYTES;
-use super::cluster::Cluster;
-use super::webhook::Webhook;
+use super::Answer;
+use super::review::MAX_REVIEW_BYTES;
+use super::serving::ServingCertificate;
 
 /// Connections served at once; more wait in the listen queue.
 const MAX_CONNECTIONS: usize = 512;
@@ -41,79 +34,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting rests when the process is out of file descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The certificate of the moment; always one that fits its key.
-#[derive(Clone, Debug)]
-pub(super) struct ServingCertificate(Arc<RwLock<Arc<CertifiedKey>>>);
-
-impl ServingCertificate {
-    /// Reads `tls.crt` and `tls.key`; at the start they must be good.
-    pub(super) fn load(dir: &Path) -> anyhow::Result<Self> {
-        let [crt, key] = files(dir).map(|path| read(&path));
-        let certified = certified(&crt?, &key?).with_context(|| format!("the certificate in {} can't be used", dir.display()))?;
-        Ok(Self(Arc::new(RwLock::new(Arc::new(certified)))))
-    }
-
-    /// Puts new certificates into use as they appear, unless they are bad: then the old one stays.
-    pub(super) async fn follow(self, dir: PathBuf, mut drain: Drain) {
-        let mut watched = WatchedFiles::new(files(&dir));
-        // What is there now counts as seen only if it is what is in use.
-        if let Ok(contents) = watched.read() {
-            self.replace(&contents);
-        }
-        loop {
-            tokio::select! {
-                () = drain.signaled() => return,
-                contents = watched.changed() => self.replace(&contents),
-            }
-        }
-    }
-
-    fn replace(&self, contents: &[Vec<u8>]) {
-        let [crt, key] = contents else { return };
-        match certified(crt, key) {
-            Ok(new) if new.cert == self.0.read().cert => {}
-            Ok(new) => {
-                *self.0.write() = Arc::new(new);
-                info!("updated serving certificate");
-            }
-            Err(error) => warn!(%error, "skipping a bad serving certificate: the old one stays"),
-        }
-    }
-
-    fn config(&self) -> anyhow::Result<ServerConfig> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(self.clone()));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
-    }
-}
-
-impl ResolvesServerCert for ServingCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read()))
-    }
-}
-
-fn files(dir: &Path) -> [PathBuf; 2] {
-    ["tls.crt", "tls.key"].map(|name| dir.join(name))
-}
-
-fn certified(crt: &[u8], key: &[u8]) -> anyhow::Result<CertifiedKey> {
-    let chain = pem::certificates(std::str::from_utf8(crt).context("tls.crt is not text")?)?;
-    let key = Key::from_pem(std::str::from_utf8(key).context("tls.key is not text")?)?;
-    let certified = CertifiedKey::new(chain, key.signing_key());
-    certified.keys_match().context("tls.crt and tls.key don't belong together")?;
-    Ok(certified)
-}
-
 /// Serves until the program drains.
-pub(super) async fn serve<C: Cluster>(
+pub(crate) async fn serve<A: Answer>(
     listener: TcpListener,
     certificate: ServingCertificate,
-    webhook: Arc<Webhook<C>>,
+    webhook: Arc<A>,
     mut drain: Drain,
 ) -> anyhow::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(certificate.config()?));
@@ -145,12 +70,7 @@ pub(super) async fn serve<C: Cluster>(
     }
 }
 
-async fn carry<C: Cluster>(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    webhook: Arc<Webhook<C>>,
-    mut drain: Drain,
-) -> anyhow::Result<()> {
+async fn carry<A: Answer>(stream: TcpStream, acceptor: TlsAcceptor, webhook: Arc<A>, mut drain: Drain) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let stream = tokio::select! {
         () = drain.signaled() => return Ok(()),
@@ -158,7 +78,7 @@ async fn carry<C: Cluster>(
     };
     let service = service_fn(move |request| {
         let webhook = Arc::clone(&webhook);
-        async move { Ok::<_, Infallible>(respond(request, &webhook).await) }
+        async move { Ok::<_, Infallible>(respond(request, &*webhook).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -175,7 +95,10 @@ async fn carry<C: Cluster>(
     ended.map_err(|error| anyhow::anyhow!(error))
 }
 
-async fn respond<C: Cluster>(request: Request<Incoming>, webhook: &Webhook<C>) -> Response<Full<Bytes>> {
+async fn respond<A: Answer>(request: Request<Incoming>, webhook: &A) -> Response<Full<Bytes>> {
+    if request.method() != Method::POST || request.uri().path() != "/" {
+        return answer(StatusCode::NOT_FOUND, "text/plain", "admission reviews are posted to /\n".to_owned());
+    }
     let reading = timeout(BODY_TIMEOUT, Limited::new(request.into_body(), MAX_REVIEW_BYTES).collect());
     let body = match reading.await {
         Ok(Ok(body)) => body.to_bytes(),

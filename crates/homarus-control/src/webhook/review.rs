@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The largest review that is read.
-pub(super) const MAX_REVIEW_BYTES: usize = 10 * 1024 * 1024;
+pub(crate) const MAX_REVIEW_BYTES: usize = 10 * 1024 * 1024;
 
 /// A body that is no review: HTTP 400.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BadReview {
+pub(crate) enum BadReview {
     #[error("the body is no AdmissionReview: {0}")]
     Unreadable(#[from] serde_json::Error),
     #[error("the AdmissionReview has no request.uid")]
@@ -22,23 +22,24 @@ pub(super) enum BadReview {
 /// What an API server asks.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Review {
+pub(crate) struct Review {
     #[serde(default)]
     api_version: String,
     #[serde(default)]
     kind: String,
     #[serde(default)]
-    pub(super) request: Question,
+    pub(crate) request: Question,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Question {
+pub(crate) struct Question {
     uid: String,
     kind: Kind,
-    pub(super) namespace: String,
-    pub(super) dry_run: Option<bool>,
-    pub(super) object: Value,
+    name: String,
+    pub(crate) namespace: String,
+    pub(crate) dry_run: Option<bool>,
+    pub(crate) object: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,13 +51,19 @@ struct Kind {
 
 /// The verdict on an object.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Allowed(Patch),
+    /// Allowed, and whoever asked is told something.
+    Warned(Vec<String>),
     Denied(String),
 }
 
+/// The most warnings of an answer, and the most bytes of each: what API servers pass on without cutting it.
+const MAX_WARNINGS: usize = 8;
+const MAX_WARNING_BYTES: usize = 256;
+
 impl Review {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, BadReview> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, BadReview> {
         let review: Self = serde_json::from_slice(body)?;
         if review.request.uid.is_empty() {
             return Err(BadReview::NoUid);
@@ -65,9 +72,9 @@ impl Review {
     }
 
     /// The answer, in the version in which was asked.
-    pub(super) fn answer(&self, verdict: &Verdict) -> Value {
+    pub(crate) fn answer(&self, verdict: &Verdict) -> Value {
         let mut response = match verdict {
-            Verdict::Allowed(_) => json!({ "uid": self.request.uid, "allowed": true }),
+            Verdict::Allowed(_) | Verdict::Warned(_) => json!({ "uid": self.request.uid, "allowed": true }),
             Verdict::Denied(reason) => json!({
                 "uid": self.request.uid,
                 "allowed": false,
@@ -81,28 +88,34 @@ impl Review {
             response["patchType"] = "JSONPatch".into();
             response["patch"] = base64::engine::general_purpose::STANDARD.encode(patch).into();
         }
+        if let Verdict::Warned(warnings) = verdict
+            && !warnings.is_empty()
+        {
+            let short = |text: &String| text.chars().take(MAX_WARNING_BYTES / 4).collect::<String>();
+            let fits = |text: &String| if text.len() > MAX_WARNING_BYTES { short(text) } else { text.clone() };
+            response["warnings"] = warnings.iter().take(MAX_WARNINGS).map(fits).collect();
+        }
         json!({ "apiVersion": self.api_version, "kind": self.kind, "response": response })
     }
 }
 
 impl Question {
-    /// The kind of the object, if it is one that the mesh looks at.
-    pub(super) fn kind(&self) -> Option<&str> {
-        let Kind { group, kind } = &self.kind;
-        (group.is_empty() && matches!(kind.as_str(), "Pod" | "Service")).then_some(kind)
+    /// The group and the kind of the object.
+    pub(crate) fn kind(&self) -> (&str, &str) {
+        (&self.kind.group, &self.kind.kind)
     }
 
     /// The object's owners as (kind, name, uid).
-    pub(super) fn owners(&self) -> Vec<OwnerReference> {
+    pub(crate) fn owners(&self) -> Vec<OwnerReference> {
         let list = self.object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
         list.filter_map(|owner| serde_json::from_value(owner.clone()).ok()).collect()
     }
 
-    pub(super) fn name(&self) -> &str {
-        self.object["metadata"]["name"].as_str().unwrap_or_default()
+    pub(crate) fn name(&self) -> &str {
+        self.object["metadata"]["name"].as_str().unwrap_or(&self.name)
     }
 
-    pub(super) fn object_annotations(&self) -> BTreeMap<String, String> {
+    pub(crate) fn object_annotations(&self) -> BTreeMap<String, String> {
         let map = self.object["metadata"]["annotations"].as_object().into_iter().flatten();
         map.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
     }
@@ -111,8 +124,8 @@ impl Question {
 /// What an object belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default)]
-pub(super) struct OwnerReference {
-    pub(super) kind: String,
-    pub(super) name: String,
-    pub(super) uid: String,
+pub(crate) struct OwnerReference {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
 }

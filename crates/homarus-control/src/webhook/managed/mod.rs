@@ -1,0 +1,238 @@
+//! A webhook's certificate where nobody else makes it: a Secret that the first replica creates, and the `caBundle` of the
+//! configuration, which is the one field of it that is ours (server-side apply under a field manager of our own). So whoever
+//! applies the configuration again, with whatever tool, changes nothing.
+//!
+//! Replicas race by creating and by resourceVersion; what each of them does follows from what it sees ([`step`]). The Secret is
+//! read from the API server and not from a mount, which would be a minute late.
+
+mod step;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use homarus_daemon::Gate;
+use homarus_daemon::drain::Drain;
+use homarus_daemon::metrics::Metrics;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::serving::ServingCertificate;
+use super::{Hook, Kind};
+use step::{Held, Step};
+
+/// How often to look at Secret and configuration.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often while something is to be done, or can't be.
+const SOON: Duration = Duration::from_millis(500);
+/// How long a look may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Says on what was made at run time who made it, so that nobody takes it for a leftover.
+const MADE_BY: &str = "homarus.io/made-by";
+
+/// Who keeps a webhook's certificate.
+pub(super) struct Managed {
+    hook: &'static Hook,
+    namespace: String,
+    /// The name by which an API server asks.
+    host: String,
+    secrets: Api<Secret>,
+    configurations: Api<DynamicObject>,
+    serving: ServingCertificate,
+    not_after: Gauge,
+}
+
+/// What a look has found and done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// All is well.
+    Settled,
+    /// Something was done, look at what it did.
+    Worked,
+    /// There is no configuration to tell anything.
+    Unknown,
+}
+
+impl Managed {
+    pub(super) fn new(
+        hook: &'static Hook,
+        client: &Client,
+        namespace: String,
+        serving: ServingCertificate,
+        metrics: &Metrics,
+    ) -> Self {
+        let kind = match hook.kind {
+            Kind::Mutating => "MutatingWebhookConfiguration",
+            Kind::Validating => "ValidatingWebhookConfiguration",
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind));
+        let not_after: Gauge = Gauge::default();
+        metrics.register(|registry| {
+            let help = "When the serving certificate of the webhook ends, in seconds since the epoch";
+            registry.register("webhook_certificate_not_after_timestamp_seconds", help, not_after.clone());
+        });
+        Self {
+            hook,
+            host: format!("{}.{namespace}.svc", hook.service),
+            secrets: Api::namespaced(client.clone(), &namespace),
+            configurations: Api::all_with(client.clone(), &resource),
+            namespace,
+            serving,
+            not_after,
+        }
+    }
+
+    /// Makes the certificate, tells the API server, renews it. The gate opens when an API server can ask, or after the hook's
+    /// patience.
+    pub(super) async fn keep(self, gate: Gate, mut drain: Drain) {
+        let began = Instant::now();
+        let mut said = String::new();
+        loop {
+            let looked = tokio::time::timeout(TIMEOUT, self.look()).await.context("the API server is slow").flatten();
+            let trouble = match &looked {
+                Ok(Look::Settled | Look::Worked) => String::new(),
+                Ok(Look::Unknown) => format!("there is no {}: apply the chart", self.configuration()),
+                Err(error) => format!("{error:#}; check the controller's roles"),
+            };
+            if trouble != said && !trouble.is_empty() {
+                warn!(webhook = self.hook.service, %trouble, "the certificate is not in place");
+            }
+            said = trouble;
+            let impatient = self.hook.patience.is_some_and(|patience| began.elapsed() >= patience);
+            if matches!(looked, Ok(Look::Settled)) || impatient {
+                gate.open();
+            }
+            let pause = if matches!(looked, Ok(Look::Settled)) { LOOK } else { SOON };
+            tokio::select! {
+                () = drain.signaled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Looks at both, does one thing about it, and answers with what API servers believe.
+    async fn look(&self) -> anyhow::Result<Look> {
+        let now = SystemTime::now();
+        let name = self.secret();
+        let secret = self.secrets.get_opt(&name).await.with_context(|| format!("reading Secret {name}"))?;
+        let held = secret.as_ref().map(held);
+        let told = self.told().await?;
+        if let Some(held) = &held {
+            self.take(held, told.as_deref(), now);
+        }
+        match step::next(held.as_ref(), told.as_deref(), &self.host, now)? {
+            Step::Rest if told.is_some() => Ok(Look::Settled),
+            Step::Rest => Ok(Look::Unknown),
+            Step::Tell(bundle) => self.tell(&bundle).await.map(|()| Look::Worked),
+            Step::Write(held, why) => self.write(secret, &held, why).await.map(|()| Look::Worked),
+        }
+    }
+
+    /// Puts what the Secret holds into use: once the API server believes it, or if there is nothing else.
+    fn take(&self, held: &Held, told: Option<&str>, now: SystemTime) {
+        let believed = told.is_some_and(|told| held.believed(told, &self.host, now));
+        if !believed && !self.serving.is_empty() {
+            return;
+        }
+        // What can't be used is no news: the step that follows makes another.
+        if self.serving.put(held.pair.crt.as_bytes(), held.pair.key.as_bytes()).is_ok()
+            && let Some(end) = held.not_after()
+        {
+            self.not_after.set(end.duration_since(UNIX_EPOCH).map_or(0, |end| end.as_secs().try_into().unwrap_or(i64::MAX)));
+        }
+    }
+
+    fn secret(&self) -> String {
+        format!("{}-k8s-tls", self.hook.service)
+    }
+
+    fn configuration(&self) -> String {
+        format!("{}-webhook-config", self.hook.service)
+    }
+
+    /// What the API server was told to believe; none if it doesn't know of the webhook.
+    async fn told(&self) -> anyhow::Result<Option<String>> {
+        let name = self.configuration();
+        let found = self.configurations.get_opt(&name).await.with_context(|| format!("reading {name}"))?;
+        Ok(found.map(|configuration| {
+            let encoded = configuration.data["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+            String::from_utf8_lossy(&STANDARD.decode(encoded).unwrap_or_default()).into_owned()
+        }))
+    }
+
+    async fn tell(&self, bundle: &str) -> anyhow::Result<()> {
+        let name = self.configuration();
+        let kind = match self.hook.kind {
+            Kind::Mutating => "MutatingWebhookConfiguration",
+            Kind::Validating => "ValidatingWebhookConfiguration",
+        };
+        let ours = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": kind,
+            "metadata": { "name": name },
+            "webhooks": [{
+                "name": format!("{}.linkerd.io", self.hook.service),
+                "clientConfig": { "caBundle": STANDARD.encode(bundle) },
+            }],
+        });
+        // By force: whoever else wrote a bundle here wrote it for a certificate that nobody answers with any more.
+        let params = PatchParams::apply(&format!("{}-certificate", self.hook.service)).force();
+        self.configurations.patch(&name, &params, &Patch::Apply(ours)).await.with_context(|| format!("patching {name}"))?;
+        info!(configuration = name, "told the API server what to believe");
+        Ok(())
+    }
+
+    async fn write(&self, secret: Option<Secret>, held: &Held, why: &str) -> anyhow::Result<()> {
+        let name = self.secret();
+        let data = held.write().into_iter().map(|(name, bytes)| (name, ByteString(bytes))).collect();
+        let params = PostParams { field_manager: Some(format!("{}-certificate", self.hook.service)), ..PostParams::default() };
+        let written = match secret {
+            // With its resourceVersion: of two replicas one is first.
+            Some(secret) => self.secrets.replace(&name, &params, &Secret { data: Some(data), ..secret }).await,
+            None => {
+                let mut new: Secret = serde_json::from_value(self.empty_secret(&name))?;
+                new.data = Some(data);
+                self.secrets.create(&params, &new).await
+            }
+        };
+        match written {
+            Ok(_) => {
+                info!(secret = name, why, "made a serving certificate");
+                Ok(())
+            }
+            // Another replica was faster: the next look finds what it made.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("writing Secret {name}")),
+        }
+    }
+
+    fn empty_secret(&self, name: &str) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": {
+                    "linkerd.io/control-plane-ns": self.namespace,
+                    "linkerd.io/control-plane-component": self.hook.component,
+                },
+                "annotations": { MADE_BY: self.hook.service },
+            },
+        })
+    }
+}
+
+fn held(secret: &Secret) -> Held {
+    let data = secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect();
+    Held::read(&data)
+}
