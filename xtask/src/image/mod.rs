@@ -34,6 +34,8 @@ const PROGRAMS: [&str; 4] = ["homarus", "homarus-proxy", "homarus-redirect", "ho
 const NOBODY: u32 = 65534;
 /// The registry of images that tests load into a cluster.
 const LOCAL: &str = "localhost";
+/// The registry that charts name. Images of tests are known there as well, so that what tests install is what users install.
+const DISTRIBUTED: &str = "ghcr.io/homarus-mesh";
 
 /// Where tests find their images, below the target folder.
 const TEST_IMAGES: &str = "test-images";
@@ -59,6 +61,10 @@ pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
 pub fn for_tests(root: &Path) -> anyhow::Result<()> {
     let programs = Programs::read(&target(root).join(host()?).join("debug"))?;
     let mut images = ours(&programs, LOCAL, env!("CARGO_PKG_VERSION"));
+    for image in &mut images {
+        let distributed = format!("{DISTRIBUTED}/{}:{}", image.title, image.version);
+        image.references.push(distributed);
+    }
     images.push(borrowed::programs(LOCAL)?);
     if let Some(proxy) = std::env::var_os("LINKERD2_PROXY_BIN") {
         images.push(borrowed::linkerd2_proxy(LOCAL, Path::new(&proxy), init(&programs))?);
@@ -131,7 +137,13 @@ fn ours(programs: &Programs, registry: &str, version: &str) -> Vec<Image> {
             "homarus-redirect",
             NOBODY,
             &init_program,
-            vec![init(programs), Entry::program("/usr/local/bin/homarus-redirect", redirect)],
+            vec![
+                init(programs),
+                Entry::program("/usr/local/bin/homarus-redirect", redirect),
+                // Where charts look for the installer of the CNI plugin, which installs itself as the plugin.
+                Entry::link("/usr/bin/linkerd2-cni-install", "../local/bin/homarus-redirect"),
+                Entry::link(&format!("{LINKERD}/linkerd-cni-repair-controller"), "../../local/bin/homarus-redirect"),
+            ],
         ),
         demo(programs, image("homarus-demo", NOBODY, "/usr/local/bin/homarus-demo", vec![])),
     ]

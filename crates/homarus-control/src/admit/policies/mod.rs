@@ -23,8 +23,10 @@ use crate::webhook::review::Question;
 const POLICY: &str = "policy.linkerd.io";
 const GATEWAY: &str = "gateway.networking.k8s.io";
 
+type Rule = fn(&Question) -> Judgement;
+
 /// Groups and kinds, and the rule for each.
-const RULES: [(&str, &str, fn(&Question) -> Judgement); 12] = [
+const RULES: [(&str, &str, Rule); 12] = [
     (POLICY, "AuthorizationPolicy", access::authorization_policy),
     (POLICY, "MeshTLSAuthentication", access::mesh_tls),
     (POLICY, "NetworkAuthentication", access::network),
@@ -42,8 +44,7 @@ const RULES: [(&str, &str, fn(&Question) -> Judgement); 12] = [
 /// Whether an object can be stored.
 pub(crate) fn judge(question: &Question) -> Judgement {
     let (group, kind) = question.kind();
-    let matches =
-        |rule: &&(&str, &str, fn(&Question) -> Judgement)| rule.0.eq_ignore_ascii_case(group) && rule.1.eq_ignore_ascii_case(kind);
+    let matches = |rule: &&(&str, &str, Rule)| rule.0.eq_ignore_ascii_case(group) && rule.1.eq_ignore_ascii_case(kind);
     let Some((group, _, rule)) = RULES.iter().find(matches) else {
         return Err(format!("{kind} of group {group:?} is not judged here: this is the webhook of policies and routes"));
     };
