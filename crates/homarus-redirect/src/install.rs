@@ -167,7 +167,7 @@ fn by_netlink(rules: &Rules, wait: bool) -> Result<(), InstallError> {
 }
 
 /// A kernel without IPv6 carries none, so there is nothing to redirect; the reference fails there.
-fn for_this_kernel(rules: &Rules) -> Rules {
+pub(crate) fn for_this_kernel(rules: &Rules) -> Rules {
     let mut rules = rules.clone();
     let probe = rustix::net::socket(AddressFamily::INET6, SocketType::STREAM, None);
     if rules.families.contains(&Family::Ip6) && probe.is_err_and(|error| error == Errno::AFNOSUPPORT) {

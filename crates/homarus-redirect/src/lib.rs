@@ -14,11 +14,18 @@
 //! - [`install`]: chooses between the two and applies;
 //! - [`netns`], [`privilege`]: which network namespace, and with which right;
 //! - [`validator`]: proves from inside that the rules are there;
-//! - [`readiness`]: waits for the proxy before the application starts, and ends it afterwards.
+//! - [`readiness`]: waits for the proxy before the application starts, and ends it afterwards;
+//! - [`cni`]: the same rules for a pod that may not have `NET_ADMIN`, set by its node when its network is made;
+//! - [`cni_install`]: puts that plugin onto a node, and takes it away;
+//! - [`repair`]: deletes pods that started before the plugin was there;
+//! - [`api`]: the few questions to the Kubernetes API that these three have.
 //!
-//! Absent on purpose: asynchronous I/O (each program does one thing and exits), the `nft` and `sysctl` programs (images
-//! are empty), and the CNI plugin with its installer, which become modules `cni` and `cni_install` beside these.
+//! Absent on purpose: asynchronous I/O (each program does one thing at a time), the `nft` and `sysctl` programs (images
+//! are empty), and a Kubernetes library.
 
+pub mod api;
+pub mod cni;
+pub mod cni_install;
 pub mod config;
 mod duration;
 pub mod install;
@@ -27,6 +34,7 @@ pub mod netns;
 pub mod nft;
 pub mod privilege;
 pub mod readiness;
+pub mod repair;
 pub mod rules;
 pub mod validator;
 
