@@ -36,7 +36,7 @@ use pod::{Namespace, Pod, Service};
 use protocol::{Call, CniError, Code, Command, Input, PodName};
 
 /// How long asking the API may take in all, with retries. Kubelet gives a sandbox four minutes.
-pub const ASKING_TIME: Duration = Duration::from_secs(20);
+pub const ASKING_TIME: Duration = Duration::from_secs(10);
 /// How long one question may take.
 const QUESTION_TIME: Duration = Duration::from_secs(5);
 /// Between questions.
