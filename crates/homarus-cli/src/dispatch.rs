@@ -11,7 +11,8 @@ use crate::cluster::Cluster;
 use crate::command_line::{self, Cli, Command, Globals, Line};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::{
-    authz, check, completion, controller, diagnostics, identity, inject, install, profile, stat, terminal, top, up, version,
+    authz, check, completion, controller, diagnostics, identity, inject, install, install_cni, profile, stat, terminal, top, up,
+    version,
 };
 
 /// Runs the program.
@@ -75,6 +76,7 @@ async fn run(globals: &Globals, command: Command) -> Outcome {
         Command::Down(args) => up::down(&args).await,
         Command::Status(args) => up::status(&args).await,
         Command::Install(args) => install::run(globals, &args).await,
+        Command::InstallCni(args) => install_cni::run(globals, &args).await,
         Command::Upgrade(args) => install::upgrade(globals, &args).await,
         Command::Prune(args) => install::prune(globals, &args).await,
         Command::Uninstall(args) => install::uninstall(globals, &args).await,

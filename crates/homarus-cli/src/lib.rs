@@ -19,6 +19,7 @@ pub mod failure;
 pub mod identity;
 pub mod inject;
 pub mod install;
+pub mod install_cni;
 pub mod metrics;
 pub mod profile;
 pub mod reach;

@@ -158,3 +158,68 @@ pub struct ControlFlags {
     #[arg(long, value_name = "FILE")]
     pub identity_issuer_key_file: Option<String>,
 }
+
+/// Flags of `install-cni`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InstallCni {
+    /// Format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Manifests,
+    /// Values as Helm takes them.
+    #[command(flatten)]
+    pub values: ValueFlags,
+    /// Version of the control plane, for compatibility
+    #[arg(short = 'v', long, hide = true, value_name = "VERSION")]
+    pub linkerd_version: Option<String>,
+    /// Registry of the plugin's image
+    #[arg(long, env = "LINKERD_DOCKER_REGISTRY", value_name = "REGISTRY")]
+    pub registry: Option<String>,
+    /// Image of the plugin
+    #[arg(long, value_name = "IMAGE")]
+    pub cni_image: Option<String>,
+    /// Version of the plugin's image
+    #[arg(long, value_name = "VERSION")]
+    pub cni_image_version: Option<String>,
+    /// Log level of the plugin
+    #[arg(long, value_name = "LEVEL")]
+    pub cni_log_level: Option<String>,
+    /// User of the proxy
+    #[arg(long, value_name = "UID", allow_negative_numbers = true)]
+    pub proxy_uid: Option<i64>,
+    /// Group of the proxy
+    #[arg(long, value_name = "GID", allow_negative_numbers = true)]
+    pub proxy_gid: Option<i64>,
+    /// Port of the proxy for traffic to the workload
+    #[arg(long, value_name = "PORT")]
+    pub inbound_port: Option<u16>,
+    /// Port of the proxy for traffic from the workload
+    #[arg(long, value_name = "PORT")]
+    pub outbound_port: Option<u16>,
+    /// Port of the proxy for control
+    #[arg(long, value_name = "PORT")]
+    pub control_port: Option<u16>,
+    /// Port of the proxy for probes and metrics
+    #[arg(long, value_name = "PORT")]
+    pub admin_port: Option<u16>,
+    /// Ports of workloads that bypass the proxy
+    #[arg(long, value_name = "PORTS")]
+    pub skip_inbound_ports: Option<String>,
+    /// Ports of others that bypass the proxy
+    #[arg(long, value_name = "PORTS")]
+    pub skip_outbound_ports: Option<String>,
+    /// The only ports of workloads that are redirected [default: all]
+    #[arg(long, value_name = "PORTS")]
+    pub redirect_ports: Option<String>,
+    /// Where nodes have their network configurations
+    #[arg(long, value_name = "DIR")]
+    pub dest_cni_net_dir: Option<String>,
+    /// Where nodes have their CNI plugins
+    #[arg(long, value_name = "DIR")]
+    pub dest_cni_bin_dir: Option<String>,
+    /// Priority class of the installer's pods
+    #[arg(long, value_name = "NAME")]
+    pub priority_class_name: Option<String>,
+    /// Have iptables wait for its lock, where it is used
+    #[arg(long)]
+    pub use_wait_flag: bool,
+}

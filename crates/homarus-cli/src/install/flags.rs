@@ -11,22 +11,22 @@ use crate::failure::Failure;
 const POLICIES: [&str; 6] =
     ["all-authenticated", "all-unauthenticated", "cluster-authenticated", "cluster-unauthenticated", "deny", "audit"];
 /// What `--controller-log-level` takes.
-const LEVELS: [&str; 7] = ["panic", "fatal", "error", "warn", "info", "debug", "trace"];
+pub(crate) const LEVELS: [&str; 7] = ["panic", "fatal", "error", "warn", "info", "debug", "trace"];
 /// Where images are named.
 const IMAGES: [&str; 3] = ["controllerImage", "proxy.image.name", "debugContainer.image.name"];
 
 /// Values that flags stand for; what wasn't said isn't there.
 #[derive(Debug, Default)]
-pub(super) struct Flags(Values);
+pub(crate) struct Flags(Values);
 
 impl Flags {
     /// What was said.
-    pub(super) fn into_values(self) -> Values {
+    pub(crate) fn into_values(self) -> Values {
         self.0
     }
 
     /// Sets a value by its path.
-    pub(super) fn put(&mut self, path: &str, value: Option<impl Into<Json>>) {
+    pub(crate) fn put(&mut self, path: &str, value: Option<impl Into<Json>>) {
         let Some(value) = value else { return };
         let mut keys: Vec<&str> = path.split('.').collect();
         let last = keys.pop().unwrap_or_default();
@@ -41,7 +41,7 @@ impl Flags {
         here.insert(last.to_owned(), value.into());
     }
 
-    fn yes(&mut self, path: &str, said: bool) {
+    pub(crate) fn yes(&mut self, path: &str, said: bool) {
         self.put(path, said.then_some(true));
     }
 
@@ -147,14 +147,14 @@ fn cores(amount: &str) -> Option<u32> {
 }
 
 /// The image of a path, in another registry.
-fn moved(defaults: &Values, path: &str, registry: &str) -> Option<String> {
+pub(crate) fn moved(defaults: &Values, path: &str, registry: &str) -> Option<String> {
     let pointer = format!("/{}", path.replace('.', "/"));
     let all = Json::Object(defaults.clone());
     let name = all.pointer(&pointer)?.as_str()?;
     Some(format!("{}/{}", registry.trim_end_matches('/'), name.rsplit('/').next()?))
 }
 
-fn one_of(flag: &str, given: &str, allowed: &[&str]) -> Result<(), Failure> {
+pub(crate) fn one_of(flag: &str, given: &str, allowed: &[&str]) -> Result<(), Failure> {
     match allowed.contains(&given) {
         true => Ok(()),
         false => Err(Failure::new(format!("{flag} must be one of: {} (got {given})", allowed.join(", ")))),
@@ -162,7 +162,7 @@ fn one_of(flag: &str, given: &str, allowed: &[&str]) -> Result<(), Failure> {
 }
 
 /// Ports and ranges of them, with commas between.
-fn valid_ports(text: &str) -> Result<(), Failure> {
+pub(crate) fn valid_ports(text: &str) -> Result<(), Failure> {
     let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
     for part in text.split(',') {
         let (low, high) = part.split_once('-').unwrap_or((part, part));

@@ -6,7 +6,7 @@
 
 mod certificates;
 mod facts;
-mod flags;
+pub(crate) mod flags;
 mod leftovers;
 mod stored;
 
@@ -119,7 +119,7 @@ async fn connect(globals: &Globals, what: &str) -> Result<Cluster, Failure> {
 }
 
 /// What a user says about values, with its files read.
-async fn said(flags: &ValueFlags) -> Result<Overrides, Failure> {
+pub(crate) async fn said(flags: &ValueFlags) -> Result<Overrides, Failure> {
     let mut files = Vec::new();
     for file in &flags.files {
         let text = match file.contains("://") || file == "-" {
@@ -132,7 +132,7 @@ async fn said(flags: &ValueFlags) -> Result<Overrides, Failure> {
     Ok(Overrides { files, set_json, set, set_string, set_file })
 }
 
-fn read_file(name: &str) -> Result<String, String> {
+pub(crate) fn read_file(name: &str) -> Result<String, String> {
     let about = std::fs::metadata(name).map_err(|error| error.to_string())?;
     if about.len() > MAX_FILE {
         return Err(format!("a file of more than {MAX_FILE} bytes"));
@@ -171,10 +171,15 @@ fn control_plane(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<J
 }
 
 fn render(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<Manifest>, Failure> {
+    render_into(&globals.linkerd_namespace, chart, user)
+}
+
+/// The objects of a chart, as this program installs it.
+pub(crate) fn render_into(namespace: &str, chart: &Chart, user: Values) -> Result<Vec<Manifest>, Failure> {
     let values = chart.accept(user)?;
     let release = Release {
         name: "homarus".to_owned(),
-        namespace: globals.linkerd_namespace.clone(),
+        namespace: namespace.to_owned(),
         service: "CLI".to_owned(),
         upgrades: false,
     };
@@ -185,7 +190,7 @@ fn render(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<Manifest
 }
 
 /// Objects as text. YAML is Kubernetes' own dialect: a text like `on` is quoted, or it would be read as a boolean.
-fn written(objects: &[Json], output: Manifests) -> Result<String, Failure> {
+pub(crate) fn written(objects: &[Json], output: Manifests) -> Result<String, Failure> {
     match output {
         Manifests::Yaml => objects.iter().map(|object| Ok(chart::to_yaml(object).map_err(Failure::new)? + "---\n")).collect(),
         Manifests::Json => documents::write(objects, output),
