@@ -5,4 +5,5 @@
 pub mod api;
 pub mod controllers;
 pub mod node;
+pub mod schedule;
 pub mod up;

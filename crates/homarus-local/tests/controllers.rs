@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use homarus_local::api::{self, Api};
 use homarus_local::controllers::{self, Controllers};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, watcher};
@@ -417,4 +417,150 @@ async fn a_deployment_takes_its_sets_and_pods_along() {
     world.api::<Deployment>().delete("web", &DeleteParams::background()).await.unwrap();
     world.until_all::<ReplicaSet>(<[ReplicaSet]>::is_empty).await;
     world.until_all::<Pod>(<[Pod]>::is_empty).await;
+}
+
+fn stateful_set(replicas: i32) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
+        "spec": {
+            "replicas": replicas, "serviceName": "web", "selector": {"matchLabels": {"app": "web"}}, "template": template("v1"),
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}],
+        },
+    })
+}
+
+fn names<K: Resource>(objects: &[K]) -> Vec<String> {
+    objects.iter().map(ResourceExt::name_any).collect()
+}
+
+fn image(pod: &Pod) -> &str {
+    pod.spec.as_ref().unwrap().containers[0].image.as_deref().unwrap()
+}
+
+#[tokio::test]
+async fn a_stateful_set_keeps_names_and_claims_and_can_be_undone() {
+    let world = World::start().await;
+    let mut headless = service();
+    headless["spec"]["clusterIP"] = "None".into();
+    world.create::<Service>(headless).await;
+    world.create::<StatefulSet>(stateful_set(3)).await;
+    let is_at = |set: &StatefulSet, revision: usize| {
+        let status = set.status.clone().unwrap_or_default();
+        status.ready_replicas == Some(3)
+            && status.updated_replicas == Some(3)
+            && status.current_revision == status.update_revision
+            && set.metadata.generation >= i64::try_from(revision).ok()
+            && status.observed_generation == set.metadata.generation
+    };
+    world.until::<StatefulSet>("db", |set| is_at(set, 1)).await;
+    let pods = world.list::<Pod>().await;
+    assert_eq!(names(&pods), ["db-0", "db-1", "db-2"]);
+    let hosts: BTreeSet<_> = world.ready_endpoints("web", 3).await.into_iter().filter_map(|each| each.hostname).collect();
+    assert_eq!(hosts, BTreeSet::from(["db-0".into(), "db-1".into(), "db-2".into()]));
+    let bound = |claims: &[PersistentVolumeClaim]| {
+        let is_bound = |claim: &PersistentVolumeClaim| claim.status.as_ref().unwrap().phase.as_deref() == Some("Bound");
+        claims.len() == 3 && claims.iter().all(is_bound)
+    };
+    let claims = world.until_all::<PersistentVolumeClaim>(bound).await;
+    assert_eq!(names(&claims), ["data-db-0", "data-db-1", "data-db-2"]);
+
+    world.patch::<StatefulSet>("db", json!({"spec": {"template": template("v2")}})).await;
+    world.until::<StatefulSet>("db", |set| is_at(set, 2)).await;
+    assert!(world.list::<Pod>().await.iter().all(|pod| image(pod) == "v2"));
+    // What `kubectl rollout undo` does.
+    let revisions = world.list::<ControllerRevision>().await;
+    let first = revisions.iter().find(|revision| revision.revision == 1).unwrap();
+    let back = Patch::Strategic(first.data.clone().unwrap().0);
+    world.api::<StatefulSet>().patch("db", &PatchParams::default(), &back).await.unwrap();
+    world.until::<StatefulSet>("db", |set| is_at(set, 3)).await;
+    assert!(world.list::<Pod>().await.iter().all(|pod| image(pod) == "v1"));
+    let revisions = world.list::<ControllerRevision>().await;
+    assert_eq!(revisions.iter().map(|each| each.revision).collect::<BTreeSet<_>>(), BTreeSet::from([2, 3]));
+
+    world
+        .api::<StatefulSet>()
+        .patch_scale("db", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}})))
+        .await
+        .unwrap();
+    let left = world.until_all::<Pod>(|pods| pods.len() == 1).await;
+    assert_eq!(names(&left), ["db-0"]);
+    assert_eq!(world.list::<PersistentVolumeClaim>().await.len(), 3, "claims stay");
+    // A claim in use stays until its pod has gone.
+    world.api::<PersistentVolumeClaim>().delete("data-db-0", &DeleteParams::default()).await.unwrap();
+    world.until::<PersistentVolumeClaim>("data-db-0", |claim| claim.metadata.deletion_timestamp.is_some()).await;
+    world.api::<StatefulSet>().delete("db", &DeleteParams::background()).await.unwrap();
+    world.until_all::<Pod>(<[Pod]>::is_empty).await;
+    let kept = world.until_all::<PersistentVolumeClaim>(|claims| claims.len() == 2).await;
+    assert_eq!(names(&kept), ["data-db-1", "data-db-2"]);
+}
+
+#[tokio::test]
+async fn a_stateful_set_in_parallel_with_claims_that_go_with_it() {
+    let world = World::start().await;
+    let mut set = stateful_set(2);
+    set["spec"]["podManagementPolicy"] = "Parallel".into();
+    set["spec"]["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete", "whenScaled": "Delete"});
+    world.create::<StatefulSet>(set).await;
+    world.until::<StatefulSet>("db", |set| set.status.as_ref().and_then(|status| status.ready_replicas) == Some(2)).await;
+    world.patch::<StatefulSet>("db", json!({"spec": {"replicas": 1}})).await;
+    let left = world.until_all::<PersistentVolumeClaim>(|claims| claims.len() == 1).await;
+    assert_eq!(names(&left), ["data-db-0"]);
+    world.api::<StatefulSet>().delete("db", &DeleteParams::background()).await.unwrap();
+    world.until_all::<PersistentVolumeClaim>(<[PersistentVolumeClaim]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_daemon_set_has_one_pod_on_the_node_and_rolls() {
+    let world = World::start().await;
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template("v1")},
+    });
+    world.create::<DaemonSet>(set).await;
+    let rolled_out = |set: &DaemonSet| {
+        let status = set.status.clone().unwrap_or_default();
+        status.observed_generation == set.metadata.generation
+            && status.updated_number_scheduled == Some(1)
+            && status.number_available == Some(1)
+    };
+    world.until::<DaemonSet>("agent", rolled_out).await;
+    let pods = world.list::<Pod>().await;
+    assert_eq!((pods.len(), pods[0].spec.as_ref().unwrap().node_name.as_deref()), (1, Some("one")));
+    world.patch::<DaemonSet>("agent", json!({"spec": {"template": template("v2")}})).await;
+    let set = world.until::<DaemonSet>("agent", rolled_out).await;
+    assert_eq!(set.annotations()["deprecated.daemonset.template.generation"], "2");
+    let pods = world.until_all::<Pod>(|pods| pods.len() == 1).await;
+    assert_eq!((image(&pods[0]), pods[0].labels()["pod-template-generation"].as_str()), ("v2", "2"));
+    assert_eq!(world.list::<ControllerRevision>().await.len(), 2);
+    world.api::<DaemonSet>().delete("agent", &DeleteParams::background()).await.unwrap();
+    world.until_all::<ControllerRevision>(<[ControllerRevision]>::is_empty).await;
+    world.until_all::<Pod>(<[Pod]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_cron_job_makes_up_for_the_last_time_and_keeps_its_history() {
+    let world = World::start().await;
+    let mut work = job(1, "Succeeded")["spec"].clone();
+    work["parallelism"] = 1.into();
+    let cron_job = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tick"},
+        "spec": {"schedule": "* * * * *", "suspend": true, "jobTemplate": {"spec": work}},
+    });
+    world.create::<CronJob>(cron_job).await;
+    // Its last time was before it was made; that of a time long ago is due.
+    let long_ago = json!({"status": {"lastScheduleTime": "2020-01-01T00:00:00Z"}});
+    world.api::<CronJob>().patch_status("tick", &PatchParams::default(), &Patch::Merge(long_ago)).await.unwrap();
+    assert_eq!(world.list::<Job>().await.len(), 0);
+    world.patch::<CronJob>("tick", json!({"spec": {"suspend": false}})).await;
+    let jobs = world.until_all::<Job>(|jobs| jobs.iter().any(|job| condition(job, "Complete"))).await;
+    assert!(jobs[0].name_any().starts_with("tick-") && jobs[0].owner_references()[0].kind == "CronJob");
+    let done = |cron_job: &CronJob| cron_job.status.as_ref().is_some_and(|status| status.last_successful_time.is_some());
+    world.until::<CronJob>("tick", done).await;
+    world.patch::<CronJob>("tick", json!({"spec": {"suspend": true, "successfulJobsHistoryLimit": 0}})).await;
+    world.until_all::<Job>(<[Job]>::is_empty).await;
+    world.until_all::<Pod>(<[Pod]>::is_empty).await;
+    let wrong = Patch::Merge(json!({"spec": {"schedule": "often"}}));
+    let refused = world.api::<CronJob>().patch("tick", &PatchParams::default(), &wrong).await.unwrap_err();
+    assert!(refused.to_string().contains("spec.schedule"), "{refused}");
 }

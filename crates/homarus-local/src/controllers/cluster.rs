@@ -1,8 +1,8 @@
 //! What the controllers share: the stores, their queues, and the ways to write.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Binding, Event, EventSource, Node, ObjectReference, Pod, Service};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Binding, Event, EventSource, Node, ObjectReference, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -25,6 +25,11 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     pub(super) deployments: Store<Deployment>,
     pub(super) replica_sets: Store<ReplicaSet>,
+    pub(super) stateful_sets: Store<StatefulSet>,
+    pub(super) daemon_sets: Store<DaemonSet>,
+    pub(super) revisions: Store<ControllerRevision>,
+    pub(super) cron_jobs: Store<CronJob>,
+    pub(super) claims: Store<PersistentVolumeClaim>,
     pub(super) pods: Store<Pod>,
     pub(super) jobs: Store<Job>,
     pub(super) services: Store<Service>,
@@ -39,6 +44,10 @@ pub(super) struct Cluster {
 pub(super) struct Queues {
     pub(super) deployments: Queue,
     pub(super) replica_sets: Queue,
+    pub(super) stateful_sets: Queue,
+    pub(super) daemon_sets: Queue,
+    pub(super) cron_jobs: Queue,
+    pub(super) claims: Queue,
     pub(super) jobs: Queue,
     /// Services, by the name of the Service.
     pub(super) endpoints: Queue,
@@ -108,6 +117,11 @@ impl Cluster {
             client,
             deployments: Store::default(),
             replica_sets: Store::default(),
+            stateful_sets: Store::default(),
+            daemon_sets: Store::default(),
+            revisions: Store::default(),
+            cron_jobs: Store::default(),
+            claims: Store::default(),
             pods: Store::default(),
             jobs: Store::default(),
             services: Store::default(),
@@ -127,6 +141,11 @@ impl Cluster {
     pub(super) async fn synced(&self) {
         self.deployments.synced().await;
         self.replica_sets.synced().await;
+        self.stateful_sets.synced().await;
+        self.daemon_sets.synced().await;
+        self.revisions.synced().await;
+        self.cron_jobs.synced().await;
+        self.claims.synced().await;
         self.pods.synced().await;
         self.jobs.synced().await;
         self.services.synced().await;

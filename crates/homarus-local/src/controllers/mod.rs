@@ -15,7 +15,11 @@
 //! - A controller sees its own writes: what the API answers goes into the store at once (see `store`).
 //! - Every update is made against the version it was decided on; a conflict is a reason to look again, not an error.
 
+mod claiming;
+mod claims;
 mod cluster;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod job;
@@ -24,8 +28,10 @@ mod pod_gc;
 mod pods;
 mod queue;
 mod replicaset;
+mod revisions;
 mod routes;
 mod scheduler;
+mod statefulset;
 mod store;
 mod watching;
 mod worker;
@@ -33,9 +39,9 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -106,6 +112,11 @@ pub fn start(client: kube::Client, config: Config) -> Controllers {
 
     tasks.spawn(watching::run::<Deployment>(cluster.clone(), stopped.clone()));
     tasks.spawn(watching::run::<ReplicaSet>(cluster.clone(), stopped.clone()));
+    tasks.spawn(watching::run::<StatefulSet>(cluster.clone(), stopped.clone()));
+    tasks.spawn(watching::run::<DaemonSet>(cluster.clone(), stopped.clone()));
+    tasks.spawn(watching::run::<ControllerRevision>(cluster.clone(), stopped.clone()));
+    tasks.spawn(watching::run::<CronJob>(cluster.clone(), stopped.clone()));
+    tasks.spawn(watching::run::<PersistentVolumeClaim>(cluster.clone(), stopped.clone()));
     tasks.spawn(watching::run::<Pod>(cluster.clone(), stopped.clone()));
     tasks.spawn(watching::run::<Job>(cluster.clone(), stopped.clone()));
     tasks.spawn(watching::run::<Service>(cluster.clone(), stopped.clone()));
@@ -116,7 +127,11 @@ pub fn start(client: kube::Client, config: Config) -> Controllers {
     let gate = worker::Gate { cluster: cluster.clone(), stop: stopped };
     tasks.spawn(gate.clone().run(deployment::Deployments));
     tasks.spawn(gate.clone().run(replicaset::ReplicaSets));
+    tasks.spawn(gate.clone().run(statefulset::StatefulSets));
+    tasks.spawn(gate.clone().run(daemonset::DaemonSets));
     tasks.spawn(gate.clone().run(job::Jobs));
+    tasks.spawn(gate.clone().run(cronjob::CronJobs));
+    tasks.spawn(gate.clone().run(claims::Claims));
     tasks.spawn(gate.clone().run(endpoints::Endpoints));
     tasks.spawn(gate.clone().run(scheduler::Scheduler { name: config.scheduler_name.clone() }));
     tasks.spawn(gate.clone().run_every(config.pod_gc_period, pod_gc::PodGc::new(&config)));

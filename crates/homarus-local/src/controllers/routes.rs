@@ -2,9 +2,9 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::cluster::Cluster;
 use super::ownership::{controller_of, selects};
 use super::store::{Key, Store};
-use super::{endpoints, job, pods};
+use super::{claims, endpoints, job, pods};
 
 /// A kind that is watched.
 pub(super) trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
@@ -87,11 +87,14 @@ impl Watched for Pod {
         if let Some(pod) = new.filter(|pod| pods::node_name(pod).is_none()) {
             cluster.queues.scheduler.add(Key::of(pod));
         }
+        if let Some(pod) = old.filter(|_| new.is_none_or(pods::has_ended)) {
+            claims::wake(cluster, pod);
+        }
         endpoints::wake_services(cluster, old, new);
     }
 }
 
-/// The set or Job that a pod belongs to, or the sets that might adopt it.
+/// The workload that a pod belongs to, or those that might adopt it.
 fn wake_owner(cluster: &Cluster, pod: &Pod) {
     let namespace = pod.namespace().unwrap_or_default();
     match controller_of(pod.meta()) {
@@ -104,8 +107,20 @@ fn wake_owner(cluster: &Cluster, pod: &Pod) {
             cluster.queues.replica_sets.add(key);
         }
         Some(owner) if owner.kind == "Job" => cluster.queues.jobs.add(Key::new(namespace, &owner.name)),
+        Some(owner) if owner.kind == "StatefulSet" => cluster.queues.stateful_sets.add(Key::new(namespace, &owner.name)),
+        Some(owner) if owner.kind == "DaemonSet" => cluster.queues.daemon_sets.add(Key::new(namespace, &owner.name)),
         Some(_) => {}
         None => {
+            for set in cluster.stateful_sets.in_namespace(&namespace) {
+                if set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.labels())) {
+                    cluster.queues.stateful_sets.add(Key::of(&*set));
+                }
+            }
+            for set in cluster.daemon_sets.in_namespace(&namespace) {
+                if set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.labels())) {
+                    cluster.queues.daemon_sets.add(Key::of(&*set));
+                }
+            }
             for set in cluster.replica_sets.in_namespace(&namespace) {
                 if set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, pod.labels())) {
                     cluster.queues.replica_sets.add(Key::of(&*set));
@@ -124,8 +139,86 @@ impl Watched for Job {
     }
 
     fn changed(cluster: &Cluster, old: Option<&Self>, new: Option<&Self>) {
-        if let Some(job) = new.or(old) {
-            cluster.queues.jobs.add(Key::of(job));
+        let Some(job) = new.or(old) else { return };
+        cluster.queues.jobs.add(Key::of(job));
+        if let Some(owner) = controller_of(job.meta()).filter(|owner| owner.kind == "CronJob") {
+            cluster.queues.cron_jobs.add(Key::new(job.namespace().unwrap_or_default(), &owner.name));
+        }
+    }
+}
+
+impl Watched for CronJob {
+    const CONTROLLER: &'static str = "cronjob-controller";
+
+    fn store(cluster: &Cluster) -> &Store<Self> {
+        &cluster.cron_jobs
+    }
+
+    fn changed(cluster: &Cluster, old: Option<&Self>, new: Option<&Self>) {
+        if let Some(cron_job) = new.or(old) {
+            cluster.queues.cron_jobs.add(Key::of(cron_job));
+        }
+    }
+}
+
+impl Watched for StatefulSet {
+    const CONTROLLER: &'static str = "statefulset-controller";
+
+    fn store(cluster: &Cluster) -> &Store<Self> {
+        &cluster.stateful_sets
+    }
+
+    fn changed(cluster: &Cluster, old: Option<&Self>, new: Option<&Self>) {
+        if let Some(set) = new.or(old) {
+            cluster.queues.stateful_sets.add(Key::of(set));
+        }
+    }
+}
+
+impl Watched for DaemonSet {
+    const CONTROLLER: &'static str = "daemonset-controller";
+
+    fn store(cluster: &Cluster) -> &Store<Self> {
+        &cluster.daemon_sets
+    }
+
+    fn changed(cluster: &Cluster, old: Option<&Self>, new: Option<&Self>) {
+        if let Some(set) = new.or(old) {
+            cluster.queues.daemon_sets.add(Key::of(set));
+        }
+    }
+}
+
+impl Watched for ControllerRevision {
+    const CONTROLLER: &'static str = "history";
+
+    fn store(cluster: &Cluster) -> &Store<Self> {
+        &cluster.revisions
+    }
+
+    fn changed(cluster: &Cluster, old: Option<&Self>, new: Option<&Self>) {
+        // Only one that goes, by somebody else's hand, has to be made again.
+        let (Some(gone), None) = (old, new) else { return };
+        let Some(owner) = controller_of(gone.meta()) else { return };
+        let key = Key::new(gone.namespace().unwrap_or_default(), &owner.name);
+        match owner.kind.as_str() {
+            "StatefulSet" => cluster.queues.stateful_sets.add(key),
+            "DaemonSet" => cluster.queues.daemon_sets.add(key),
+            _ => {}
+        }
+    }
+}
+
+impl Watched for PersistentVolumeClaim {
+    const CONTROLLER: &'static str = "persistentvolume-controller";
+
+    fn store(cluster: &Cluster) -> &Store<Self> {
+        &cluster.claims
+    }
+
+    fn changed(cluster: &Cluster, old: Option<&Self>, new: Option<&Self>) {
+        if let Some(claim) = new.or(old) {
+            cluster.queues.claims.add(Key::of(claim));
         }
     }
 }
@@ -174,7 +267,11 @@ impl Watched for Node {
             }
         }
         // A node's status changes every few seconds; endpoints depend on its labels and on its being there.
-        if old.map(|node| node.labels()) != new.map(|node| node.labels()) {
+        let place = |node: &Node| (node.labels().clone(), node.spec.as_ref().and_then(|spec| spec.taints.clone()));
+        if old.map(place) != new.map(place) {
+            for set in cluster.daemon_sets.all() {
+                cluster.queues.daemon_sets.add(Key::of(&*set));
+            }
             for service in cluster.services.all() {
                 cluster.queues.endpoints.add(Key::of(&*service));
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -11,6 +11,8 @@ use super::pods;
 use super::queue::Queue;
 use super::store::Key;
 use super::worker::{Controller, Next};
+
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// See the module.
 pub(super) struct Scheduler {
@@ -100,16 +102,60 @@ fn objection(pod: &Pod, node: &Node) -> Option<&'static str> {
         let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
-    let wanted = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     if !ready(node) {
         Some("the node is not ready")
-    } else if node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false) {
+    } else if unschedulable && !tolerates(pod, UNSCHEDULABLE, "NoSchedule") {
         Some("the node is unschedulable; `kubectl uncordon` it")
-    } else if !wanted.into_iter().flatten().all(|(key, value)| node.labels().get(key) == Some(value)) {
+    } else {
+        unfit(pod, node)
+    }
+}
+
+/// Whether a pod that goes wherever it may may go to this node, be it ready or not.
+pub(super) fn may_run(pod: &Pod, node: &Node) -> bool {
+    unfit(pod, node).is_none()
+}
+
+/// What of the node itself is in the pod's way.
+fn unfit(pod: &Pod, node: &Node) -> Option<&'static str> {
+    let wanted = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    if !wanted.into_iter().flatten().all(|(key, value)| node.labels().get(key) == Some(value)) {
         Some("the node didn't match Pod's node selector")
+    } else if meant_for(pod).is_some_and(|name| name != node.name_any()) {
+        Some("the node didn't match Pod's node affinity")
+    } else if taints.any(|taint| taint.effect != "PreferNoSchedule" && !tolerates_taint(pod, taint)) {
+        Some("the node has a taint that the pod doesn't tolerate")
     } else {
         None
     }
+}
+
+/// The one node that a pod is meant for, by its name: how DaemonSets say it.
+pub(super) fn meant_for(pod: &Pod) -> Option<&str> {
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+    let [term] = terms.as_slice() else { return None };
+    let [field] = term.match_fields.as_deref()? else { return None };
+    let [name] = field.values.as_deref()? else { return None };
+    (field.key == "metadata.name" && field.operator == "In").then_some(name)
+}
+
+fn tolerates(pod: &Pod, key: &str, effect: &str) -> bool {
+    let taint = Taint { key: key.into(), effect: effect.into(), ..Taint::default() };
+    tolerates_taint(pod, &taint)
+}
+
+fn tolerates_taint(pod: &Pod, taint: &Taint) -> bool {
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    tolerations.into_iter().any(|toleration| {
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        let key = said(&toleration.key).map_or(exists, |key| key == taint.key);
+        let effect = said(&toleration.effect).is_none_or(|effect| effect == taint.effect);
+        key && effect && (exists || said(&toleration.value) == said(&taint.value))
+    })
 }
 
 #[cfg(test)]

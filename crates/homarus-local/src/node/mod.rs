@@ -15,7 +15,7 @@
 //! - What the pods make is bounded: logs, probe answers, Events, volumes, queues.
 //!
 //! A pod is no sandbox: its containers see the machine's files (read-only, under a private layer in memory), each other's
-//! processes, and share the machine's kernel. Deliberately absent: images, persistent volumes, and
+//! processes, and share the machine's kernel. Deliberately absent: images, and
 //! resource limits: control groups would be left behind by `kill -9`, which nothing else is. Who asks for limits is told by an Event.
 
 mod entry;
@@ -181,6 +181,7 @@ impl Node {
         });
         tasks.spawn(route(context.clone(), dns));
         tasks.spawn(work::presence::keep(context.clone()));
+        tasks.spawn(work::claims::sweep(context.clone()));
         let shared = Arc::new(Shared { context, pods: Mutex::default(), tasks: Mutex::default() });
         tasks.spawn(watch_pods(Arc::downgrade(&shared)));
         *shared.tasks.lock() = Some(tasks);

@@ -32,7 +32,7 @@ pub struct Cluster {
     pub name: String,
     config: Config,
     _api: api::Served,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 pub fn pod_program() -> PathBuf {
@@ -63,7 +63,7 @@ impl Cluster {
         configure(&mut config);
         let node = Node::start(config.clone(), network.clone(), client.clone()).unwrap();
         served.set_node(node.backend());
-        Self { client, network, node, name, config, _api: served, _state: state }
+        Self { client, network, node, name, config, _api: served, state }
     }
 
     /// Starts the node again, as the next run of the program would.
@@ -77,6 +77,11 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
+    }
+
+    /// The node's folder.
+    pub fn state(&self) -> &std::path::Path {
+        self.state.path()
     }
 
     pub fn pods(&self) -> Api<Pod> {

@@ -1,8 +1,11 @@
 //! What containers find: volumes, variables, tokens, files.
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use super::cluster::{Cluster, address, shell};
+use super::cluster::{Cluster, PATIENCE, address, shell};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn volumes_and_variables_hold_what_was_asked_for() {
@@ -114,4 +117,45 @@ async fn a_pod_has_places_of_its_own_and_not_the_nodes() {
         assert!(text.contains(wanted), "{wanted:?} is not in {text}");
     }
     assert!(!text.contains("no "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_a_folder_that_outlives_pods_and_goes_with_the_claim() {
+    let cluster = Cluster::start().await;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client.clone(), "default");
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    });
+    claims.create(&PostParams::default(), &serde_json::from_value(claim).unwrap()).await.unwrap();
+    let pod = |script: &str| {
+        json!({
+            "restartPolicy": "Never", "securityContext": {"fsGroup": 3000},
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            "containers": [{"name": "c", "command": shell(script), "securityContext": {"runAsUser": 3001},
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        })
+    };
+    cluster.run("first", pod("echo kept > /data/file")).await;
+    // Nobody has bound it yet: the pod waits, and says for what.
+    let begun = std::time::Instant::now();
+    while !cluster.events("first").await.iter().any(|event| event.contains("not bound yet")) {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", cluster.events("first").await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let bound = json!({"status": {"phase": "Bound"}});
+    claims.patch_status("data", &PatchParams::default(), &Patch::Merge(bound)).await.unwrap();
+    cluster.until_phase("first", "Succeeded").await;
+    cluster.run("second", pod("cat /data/file; echo more >> /data/file")).await;
+    cluster.until_phase("second", "Succeeded").await;
+    assert_eq!(cluster.log("second", "c").await, "kept\n");
+    let folder = cluster.state().join("claims");
+    let folders = || std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(folders(), 1);
+    claims.delete("data", &DeleteParams::default()).await.unwrap();
+    let begun = std::time::Instant::now();
+    while folders() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "the folder stays");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }

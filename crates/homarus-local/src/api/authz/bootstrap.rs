@@ -34,6 +34,8 @@ const WORKLOADS: &[(&[&str], &[&str])] = &[
             "configmaps",
             "endpoints",
             "events",
+            "persistentvolumeclaims",
+            "persistentvolumeclaims/status",
             "pods",
             "pods/log",
             "pods/status",
@@ -45,9 +47,22 @@ const WORKLOADS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["apps"],
-        &["deployments", "deployments/scale", "deployments/status", "replicasets", "replicasets/scale", "replicasets/status"],
+        &[
+            "controllerrevisions",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
+        ],
     ),
-    (&["batch"], &["jobs", "jobs/status"]),
+    (&["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
     (&["discovery.k8s.io"], &["endpointslices"]),
 ];
 
@@ -64,6 +79,7 @@ fn edit() -> Vec<Value> {
             "configmaps",
             "endpoints",
             "events",
+            "persistentvolumeclaims",
             "pods",
             "pods/exec",
             "pods/portforward",
@@ -75,8 +91,17 @@ fn edit() -> Vec<Value> {
         WRITE,
     ));
     rules.push(rule(&[""], &["pods/eviction", "serviceaccounts/token"], &["create"]));
-    rules.push(rule(&["apps"], &["deployments", "deployments/scale", "replicasets", "replicasets/scale"], WRITE));
-    rules.push(rule(&["batch"], &["jobs"], WRITE));
+    let workloads = [
+        "daemonsets",
+        "deployments",
+        "deployments/scale",
+        "replicasets",
+        "replicasets/scale",
+        "statefulsets",
+        "statefulsets/scale",
+    ];
+    rules.push(rule(&["apps"], &workloads, WRITE));
+    rules.push(rule(&["batch"], &["cronjobs", "jobs"], WRITE));
     rules.push(rule(&["coordination.k8s.io"], &["leases"], &[READ, WRITE].concat()));
     rules
 }

@@ -42,6 +42,9 @@ pub fn check_names(kind: &Kind, target: &Target, object: &mut Value) -> Answer<(
     Ok(())
 }
 
+/// How often a DaemonSet's template changed, as an annotation.
+pub const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// A new object's metadata.
 pub fn on_create(kind: &Kind, target: &Target, object: &mut Value) -> Answer<()> {
     check_names(kind, target, object)?;
@@ -74,6 +77,9 @@ pub fn on_create(kind: &Kind, target: &Target, object: &mut Value) -> Answer<()>
     }
     if kind.generation {
         object["metadata"]["generation"] = 1.into();
+    }
+    if &*kind.bucket == "apps/daemonsets" {
+        super::within(&mut object["metadata"], "annotations")[TEMPLATE_GENERATION] = "1".into();
     }
     Ok(())
 }
@@ -199,6 +205,12 @@ pub fn count_generation(kind: &Kind, subresource: &str, old: &Value, new: &mut V
         }
         object
     };
+    if &*kind.bucket == "apps/daemonsets" {
+        let same = asked(old)["spec"]["template"] == asked(new)["spec"]["template"];
+        let before = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|text| text.parse::<u64>().ok());
+        let now = before.unwrap_or(0) + u64::from(!same);
+        super::within(&mut new["metadata"], "annotations")[TEMPLATE_GENERATION] = now.to_string().into();
+    }
     if asked(old) != asked(new) {
         new["metadata"]["generation"] = (old["metadata"]["generation"].as_u64().unwrap_or(0) + 1).into();
     }

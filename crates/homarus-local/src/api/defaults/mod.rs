@@ -7,6 +7,7 @@ pub mod metadata;
 pub mod pod;
 pub mod represent;
 pub mod service;
+mod workloads;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -66,12 +67,16 @@ pub fn apply(kind: &Kind, object: &mut Value) {
             let times = ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"];
             times.iter().for_each(|time| set(object, time, Value::Null));
         }
+        ("", "persistentvolumeclaims") => workloads::claim(object),
         ("apps", "deployments") => deployment(object),
+        ("apps", "statefulsets") => workloads::stateful_set(object),
+        ("apps", "daemonsets") => workloads::daemon_set(object),
         ("apps", "replicasets") => {
             set(within(object, "spec"), "replicas", 1);
             template(object);
         }
         ("batch", "jobs") => job(object),
+        ("batch", "cronjobs") => workloads::cron_job(object),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => binding(object),
         ("admissionregistration.k8s.io", plural) => each(object, "webhooks").for_each(|hook| webhook(plural, hook)),
         ("apiextensions.k8s.io", _) => definition(object),
@@ -95,7 +100,10 @@ pub fn on_create(kind: &Kind, object: &mut Value) {
             within(object, "spec")["finalizers"] = json!(["kubernetes"]);
             json!({"phase": "Active"})
         }
+        ("", "persistentvolumeclaims") => json!({"phase": "Pending"}),
         ("apps", "replicasets") => json!({"replicas": 0}),
+        ("apps", "statefulsets") => json!({"replicas": 0, "availableReplicas": 0}),
+        ("apps", "daemonsets") => workloads::no_daemons(),
         ("batch", "jobs") => {
             job_selector(object);
             json!({})

@@ -98,9 +98,14 @@ const TABLE: &[Row] = &[
     ("", "v1", "Secret", "secrets", &[], "core.v1.Secret", NAMESPACED),
     ("", "v1", "Service", "services", &["svc"], "core.v1.Service", NAMESPACED | STATUS),
     ("", "v1", "Endpoints", "endpoints", &["ep"], "core.v1.Endpoints", NAMESPACED),
+    ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", &["pvc"], "core.v1.PersistentVolumeClaim", NAMESPACED | STATUS),
     ("", "v1", "Pod", "pods", &["po"], "core.v1.Pod", NAMESPACED | STATUS | GENERATION),
     ("apps", "v1", "Deployment", "deployments", &["deploy"], "apps.v1.Deployment", NAMESPACED | STATUS | SCALE | GENERATION),
     ("apps", "v1", "ReplicaSet", "replicasets", &["rs"], "apps.v1.ReplicaSet", NAMESPACED | STATUS | SCALE | GENERATION),
+    ("apps", "v1", "StatefulSet", "statefulsets", &["sts"], "apps.v1.StatefulSet", NAMESPACED | STATUS | SCALE | GENERATION),
+    ("apps", "v1", "DaemonSet", "daemonsets", &["ds"], "apps.v1.DaemonSet", NAMESPACED | STATUS | GENERATION),
+    ("apps", "v1", "ControllerRevision", "controllerrevisions", &[], "apps.v1.ControllerRevision", NAMESPACED),
+    ("batch", "v1", "CronJob", "cronjobs", &["cj"], "batch.v1.CronJob", NAMESPACED | STATUS | GENERATION),
     ("batch", "v1", "Job", "jobs", &[], "batch.v1.Job", NAMESPACED | STATUS | GENERATION),
     ("events.k8s.io", "v1", "Event", "events", &["ev"], "events.v1.Event", NAMESPACED),
     ("coordination.k8s.io", "v1", "Lease", "leases", &[], "coordination.v1.Lease", NAMESPACED),
@@ -128,7 +133,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// What `kubectl get all` shows.
-const ALL: &[&str] = &["pods", "services", "deployments", "replicasets", "jobs"];
+const ALL: &[&str] = &["pods", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "cronjobs", "jobs"];
 /// What `kubectl get api-extensions` shows.
 const EXTENSIONS: &[&str] = &["mutatingwebhookconfigurations", "validatingwebhookconfigurations", "customresourcedefinitions"];
 

@@ -28,13 +28,34 @@ impl Column {
     }
 }
 
-/// `Name`, `Ready`, ..., a `+` marks wide output, a `#` whole numbers.
+/// `Name`, `Ready`, ..., a `+` marks wide output, a `#` whole numbers, a `?` what is true or false.
 fn builtin(plural: &str) -> &'static [&'static str] {
     match plural {
         "pods" => &["Name", "Ready", "Status", "Restarts", "Age", "+IP", "+Node", "+Nominated Node", "+Readiness Gates"],
         "services" => &["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "+Selector"],
         "deployments" => &["Name", "Ready", "Up-to-date", "Available", "Age", "+Containers", "+Images", "+Selector"],
         "replicasets" => &["Name", "#Desired", "#Current", "#Ready", "Age", "+Containers", "+Images", "+Selector"],
+        "statefulsets" => &["Name", "Ready", "Age", "+Containers", "+Images"],
+        "daemonsets" => &[
+            "Name",
+            "#Desired",
+            "#Current",
+            "#Ready",
+            "#Up-to-date",
+            "#Available",
+            "Node Selector",
+            "Age",
+            "+Containers",
+            "+Images",
+            "+Selector",
+        ],
+        "controllerrevisions" => &["Name", "Controller", "Revision", "Age"],
+        "cronjobs" => {
+            &["Name", "Schedule", "Timezone", "?Suspend", "#Active", "Last Schedule", "Age", "+Containers", "+Images", "+Selector"]
+        }
+        "persistentvolumeclaims" => {
+            &["Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass", "VolumeAttributesClass", "Age", "+VolumeMode"]
+        }
         "jobs" => &["Name", "Status", "Completions", "Duration", "Age", "+Containers", "+Images", "+Selector"],
         "nodes" => &[
             "Name",
@@ -94,12 +115,14 @@ fn parse(text: &str) -> Column {
     let wide = text.starts_with('+');
     let text = text.trim_start_matches('+');
     let integer = text.starts_with('#');
-    let name = text.trim_start_matches('#').to_owned();
+    let boolean = text.starts_with('?');
+    let name = text.trim_start_matches(['#', '?']).to_owned();
     let date = name == "Created At";
-    let kind = match (integer, date) {
-        (true, _) => "integer",
-        (_, true) => "date",
-        _ => "string",
+    let kind = match () {
+        () if integer => "integer",
+        () if boolean => "boolean",
+        () if date => "date",
+        () => "string",
     };
     Column {
         format: if name == "Name" && !wide { "name".into() } else { String::new() },

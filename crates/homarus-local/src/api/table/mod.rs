@@ -2,15 +2,27 @@
 
 mod columns;
 mod rows;
+mod workloads;
 
 use serde_json::{Value, json};
 
+use super::defaults::metadata::TEMPLATE_GENERATION;
 use super::schema::kinds::Kind;
 use columns::Column;
 
 /// The metadata of an object as its own kind.
 pub fn metadata(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+    let mut metadata = object["metadata"].clone();
+    if object["kind"] == "DaemonSet"
+        && let Some(annotations) = metadata["annotations"].as_object_mut()
+    {
+        // Of a DaemonSet itself, not of its metadata.
+        annotations.remove(TEMPLATE_GENERATION);
+        if annotations.is_empty() {
+            metadata.as_object_mut().map(|fields| fields.remove("annotations"));
+        }
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
 /// A table of objects; `heads` says whether the columns are described (a watch describes them once).

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::columns::Column;
 use crate::api::store::selector::Labels;
 
-const NONE: &str = "<none>";
-const UNKNOWN: &str = "<unknown>";
+pub(super) const NONE: &str = "<none>";
+pub(super) const UNKNOWN: &str = "<unknown>";
 
 /// Time passed, as kubectl says it: two units at most.
 pub fn duration(seconds: i64) -> String {
@@ -31,26 +31,26 @@ pub fn duration(seconds: i64) -> String {
     }
 }
 
-fn since(time: &Value, now: Timestamp) -> String {
+pub(super) fn since(time: &Value, now: Timestamp) -> String {
     match time.as_str().and_then(|t| t.parse::<Timestamp>().ok()) {
         Some(then) => duration(now.as_second() - then.as_second()),
         None => UNKNOWN.into(),
     }
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn or_none(text: String) -> String {
+pub(super) fn or_none(text: String) -> String {
     if text.is_empty() { NONE.into() } else { text }
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn count(value: &Value) -> i64 {
+pub(super) fn count(value: &Value) -> i64 {
     value.as_i64().unwrap_or(0)
 }
 
@@ -86,6 +86,9 @@ pub fn builtin(plural: &str, object: &Value, now: Timestamp) -> Vec<Value> {
             cells.extend(of_template(object));
             cells
         }
+        "statefulsets" | "daemonsets" | "controllerrevisions" | "cronjobs" | "persistentvolumeclaims" => {
+            super::workloads::cells(plural, object, now)
+        }
         "jobs" => job(object, now),
         "nodes" => node(object, now),
         "namespaces" => vec![name(), status["phase"].clone(), age()],
@@ -111,11 +114,11 @@ fn entries(object: &Value) -> usize {
     ["data", "binaryData"].iter().filter_map(|f| object[*f].as_object()).map(serde_json::Map::len).sum()
 }
 
-fn joined(values: impl Iterator<Item = String>) -> String {
+pub(super) fn joined(values: impl Iterator<Item = String>) -> String {
     values.collect::<Vec<_>>().join(",")
 }
 
-fn of_template(object: &Value) -> [Value; 3] {
+pub(super) fn of_template(object: &Value) -> [Value; 3] {
     let containers = list(&object["spec"]["template"]["spec"]["containers"]);
     let selector = Labels::from_object(&object["spec"]["selector"]).map(|s| s.to_string()).unwrap_or_default();
     [

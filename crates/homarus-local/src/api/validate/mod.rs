@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod names;
 pub mod structural;
+mod workloads;
 
 use serde_json::Value;
 
@@ -103,6 +104,10 @@ fn content(kind: &Kind, object: &Value, subresource: &str) -> Vec<Cause> {
     match kind.plural.as_str() {
         "pods" => pod_spec(&object["spec"], "spec"),
         "deployments" | "replicasets" => workload(object),
+        "statefulsets" => workloads::stateful_set(object),
+        "daemonsets" => workloads::daemon_set(object),
+        "cronjobs" => workloads::cron_job(object),
+        "persistentvolumeclaims" => workloads::claim(&object["spec"], "spec"),
         "jobs" => pod_spec(&object["spec"]["template"]["spec"], "spec.template.spec"),
         "services" => service(object),
         "customresourcedefinitions" => definition(object),
@@ -238,7 +243,10 @@ fn immutable(kind: &Kind, subresource: &str, old: &Value, new: &Value) -> Vec<Ca
         }
     };
     match kind.plural.as_str() {
-        "deployments" | "replicasets" => fixed(&["spec", "selector"]),
+        "deployments" | "replicasets" | "daemonsets" => fixed(&["spec", "selector"]),
+        "statefulsets" => causes.extend(workloads::stateful_set_change(&old["spec"], &new["spec"])),
+        "controllerrevisions" => fixed(&["data"]),
+        "persistentvolumeclaims" => causes.extend(workloads::claim_change(&old["spec"], &new["spec"])),
         "jobs" => {
             fixed(&["spec", "selector"]);
             fixed(&["spec", "completionMode"]);

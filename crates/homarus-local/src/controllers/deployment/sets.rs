@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::super::ownership;
+use super::super::{ownership, revisions};
 
 /// The number of a template in the history of its deployment.
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -229,11 +229,7 @@ fn plain(template: &PodTemplateSpec) -> PodTemplateSpec {
 
 /// A short name for a template. It tells apart; what is equal is decided by comparing templates.
 fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    /// Letters that make no words, and digits that aren't mistaken for letters, as Kubernetes takes them.
-    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut bytes = serde_json::to_vec(&plain(template)).unwrap_or_default();
     bytes.extend(collisions.unwrap_or(0).to_le_bytes());
-    // FNV-1a.
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
+    revisions::short_hash(&bytes)
 }

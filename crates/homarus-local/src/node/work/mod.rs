@@ -6,6 +6,7 @@
 //! tells the API.
 
 pub(crate) mod ask;
+pub(crate) mod claims;
 pub(crate) mod command;
 pub(crate) mod env;
 pub(crate) mod events;

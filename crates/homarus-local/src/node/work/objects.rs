@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -25,6 +25,8 @@ pub(crate) struct Objects {
     secrets: Store<Secret>,
     services: Store<Service>,
     slices: Store<EndpointSlice>,
+    /// PersistentVolumeClaims.
+    claimed: watch::Receiver<u64>,
     /// ConfigMaps and Secrets.
     contents: watch::Receiver<u64>,
     /// Services and EndpointSlices.
@@ -36,11 +38,15 @@ impl Objects {
     pub(crate) fn watch(client: &Client, tasks: &mut JoinSet<()>) -> Self {
         let (contents_tx, contents) = watch::channel(0);
         let (routes_tx, routes) = watch::channel(0);
+        let (claimed_tx, claimed) = watch::channel(0);
+        // Which there are is asked for; that there are others is told.
+        drop(reflect::<PersistentVolumeClaim>(client, &claimed_tx, tasks));
         Self {
             config_maps: reflect(client, &contents_tx, tasks),
             secrets: reflect(client, &contents_tx, tasks),
             services: reflect(client, &routes_tx, tasks),
             slices: reflect(client, &routes_tx, tasks),
+            claimed,
             client: client.clone(),
             contents,
             routes,
@@ -69,6 +75,16 @@ impl Objects {
 
     pub(crate) fn slices(&self) -> Vec<Arc<EndpointSlice>> {
         self.slices.state()
+    }
+
+    /// Changes with every claim, for the first time when all are known.
+    pub(crate) fn claimed(&self) -> watch::Receiver<u64> {
+        self.claimed.clone()
+    }
+
+    /// A claim as the API has it now: one that was just made again is another.
+    pub(crate) async fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        self.ask(namespace, name).await
     }
 
     /// The entries of a ConfigMap. The cache may be behind what the pod was made with, so doubt asks the API.

@@ -61,7 +61,8 @@ pub(crate) async fn make(context: &Context, pod: &Pod) -> Result<Place, (&'stati
     }
     let mut volumes = Volumes::default();
     let around = context.around(attachment.as_ref().map(|a| a.address));
-    let sources = Sources { client: &context.client, objects: &context.objects, pod, around: &around };
+    let sources =
+        Sources { client: &context.client, objects: &context.objects, pod, around: &around, state: &context.config.state };
     volumes.fill(sources, &root).await.map_err(|e| ("FailedMount", e))?;
     Ok(Place { sandbox: Arc::new(sandbox), attachment, volumes: Arc::new(Mutex::new(volumes)) })
 }

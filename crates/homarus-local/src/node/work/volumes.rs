@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
 use kube::api::PostParams;
 use kube::{Api, Client};
 
+use super::claims;
 use super::fields::{self, Surroundings};
 use super::objects::{self, Objects};
 use super::payload::{self, Entry};
@@ -25,7 +26,7 @@ const TOKEN_RENEW_PERCENT: i64 = 80;
 const TOKEN_RENEW_MOST: Duration = Duration::from_secs(24 * 3600);
 /// Where the pod's own root has its volumes, and the machine's tree.
 const VOLUMES: &str = "/volumes";
-const MACHINE: &str = "/machine";
+pub(super) const MACHINE: &str = "/machine";
 
 /// A token, and when to get the next.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) pod: &'a Pod,
     pub(crate) around: &'a Surroundings,
+    /// The node's folder.
+    pub(crate) state: &'a Path,
 }
 
 impl Volumes {
@@ -61,6 +64,10 @@ impl Volumes {
             let name = &volume.name;
             let said = |e: String| format!("MountVolume.SetUp failed for volume {name:?}: {e}");
             let place = root.join("volumes").join(name);
+            if let Some(claim) = &volume.persistent_volume_claim {
+                claims::lead_to(sources, &claim.claim_name, &place, group).await.map_err(said)?;
+                continue;
+            }
             match self.files(sources, volume).await.map_err(said)? {
                 Some(files) if self.written.get(name) == Some(&files) => {}
                 Some(files) => {
@@ -105,7 +112,8 @@ impl Volumes {
         if volume.empty_dir.is_some() || volume.host_path.is_some() {
             return Ok(None);
         }
-        Err("this node has configMap, secret, downwardAPI, projected, emptyDir and hostPath volumes only".into())
+        Err("this node has configMap, secret, downwardAPI, projected, emptyDir, hostPath and persistentVolumeClaim volumes only"
+            .into())
     }
 
     async fn projected(&mut self, sources: Sources<'_>, source: &VolumeProjection, mode: u32) -> Result<Vec<Entry>, String> {
@@ -275,13 +283,15 @@ fn make_folder(volume: &Volume, place: &Path, group: Option<u32>) -> Result<(), 
     if let Some(host) = &volume.host_path {
         return host_path(&host.path, host.type_.as_deref().unwrap_or_default());
     }
-    let make = || -> io::Result<()> {
-        fs::create_dir_all(place)?;
-        chown(place, None, group)?;
-        let mode = if group.is_some() { 0o2777 } else { 0o777 };
-        fs::set_permissions(place, fs::Permissions::from_mode(mode))
-    };
-    make().map_err(|e| e.to_string())
+    make_open(place, group).map_err(|e| e.to_string())
+}
+
+/// A folder that every container may write to.
+pub(super) fn make_open(place: &Path, group: Option<u32>) -> io::Result<()> {
+    fs::create_dir_all(place)?;
+    chown(place, None, group)?;
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(place, fs::Permissions::from_mode(mode))
 }
 
 fn host_path(path: &str, kind: &str) -> Result<(), String> {

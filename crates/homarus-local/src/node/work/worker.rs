@@ -432,7 +432,13 @@ impl Worker {
         let (sandbox, volumes) = (place.sandbox.clone(), place.volumes.clone());
         tokio::spawn(async move {
             let around = context.around(address);
-            let sources = Sources { client: &context.client, objects: &context.objects, pod: &pod, around: &around };
+            let sources = Sources {
+                client: &context.client,
+                objects: &context.objects,
+                pod: &pod,
+                around: &around,
+                state: &context.config.state,
+            };
             let filled = volumes.lock().await.fill(sources, &sandbox.root()).await;
             if let Err(error) = filled {
                 tracing::debug!(pod = ?pod.metadata.name, %error, "a volume was not brought up to date");
