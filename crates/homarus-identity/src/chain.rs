@@ -12,7 +12,7 @@ use webpki::EndEntityCert;
 use webpki::aws_lc_rs as verify;
 
 use crate::anchors::TrustAnchors;
-use crate::certificate;
+use crate::certificate::{self, Certificate};
 
 /// The most certificates that a peer may send beside its leaf.
 pub const MAX_INTERMEDIATES: usize = 16;
@@ -82,6 +82,12 @@ pub fn verify_chain(
     leaf.verify_for_usage(SIGNATURES, anchors.anchors(), intermediates, unix_time(now), usage, None, None)
         .map(|_path| ())
         .map_err(ChainError::Untrusted)
+}
+
+/// Whether `above` signed a certificate, whatever the time.
+pub fn is_signed_by(certificate: &Certificate, above: &Certificate) -> bool {
+    let (Ok(own), Ok(signer)) = (certificate::read(certificate.der()), certificate::read(above.der())) else { return false };
+    own.issuer().as_raw() == signer.subject().as_raw() && own.verify_signature(Some(signer.public_key())).is_ok()
 }
 
 /// The identity of whoever holds this leaf: its first DNS or URI name, if that is one. The chain must have been verified.

@@ -399,7 +399,11 @@ pub struct Uninject {
 
 /// Flags of `identity`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Identity {
+    /// What to do, if not to show certificates
+    #[command(subcommand)]
+    pub command: Option<IdentityCommand>,
     /// Names of pods
     #[arg(value_name = "PODS")]
     pub pods: Vec<String>,
@@ -412,6 +416,21 @@ pub struct Identity {
     /// Format
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// What `identity` does besides.
+#[derive(Clone, Debug, Subcommand)]
+pub enum IdentityCommand {
+    /// Replaces the root of a mesh that makes its own certificates
+    Rotate(Rotate),
+}
+
+/// Flags of `identity rotate`.
+#[derive(Clone, Debug, Args)]
+pub struct Rotate {
+    /// Only show where it stands
+    #[arg(long)]
+    pub status: bool,
 }
 
 /// Flags of `authz`.

@@ -1,17 +1,18 @@
 //! `identity`: the certificates that proxies show.
 //!
 //! Taken from a handshake with the proxy itself, so that it is what its peers see. Nothing is verified: whoever looks wants
-//! to see bad certificates too.
+//! to see bad certificates too. `identity rotate` replaces what they stand on.
 
 mod dump;
 mod handshake;
+mod rotate;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::command_line::{Identity, Output};
+use crate::command_line::{Identity, IdentityCommand, Output};
 use crate::diagnostics::pod;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::reach::{self, named_port, proxy_admin_port};
@@ -19,6 +20,9 @@ use crate::{terminal, workloads};
 
 /// Asks and prints.
 pub async fn run(cluster: &Cluster, args: &Identity) -> Outcome {
+    if let Some(IdentityCommand::Rotate(args)) = &args.command {
+        return rotate::run(cluster, args).await;
+    }
     if args.pods.is_empty() && args.selector.is_none() {
         return Err(Failure::usage("Provide the pod name argument or use the selector flag"));
     }

@@ -21,7 +21,7 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often it is tried.
 const RETRY: Duration = Duration::from_secs(2);
 
-pub(super) struct Lease {
+pub(crate) struct Lease {
     api: Api<LeaseObject>,
     name: &'static str,
     namespace: String,
@@ -31,14 +31,14 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(client: Client, namespace: &str, name: &'static str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str, name: &'static str) -> Self {
         // Kubernetes gives every pod its name as its host's; it is unique among its kind.
         let identity = std::env::var("HOSTNAME").unwrap_or_else(|_| format!("pid-{}", std::process::id()));
         Self { api: Api::namespaced(client, namespace), name, namespace: namespace.into(), identity, observed: None }
     }
 
     /// Does the work for as long as this process holds the lease.
-    pub(super) async fn lead<F: Future<Output = ()>>(mut self, mut drain: Drain, work: impl Fn() -> F) {
+    pub(crate) async fn lead<F: Future<Output = ()>>(mut self, mut drain: Drain, work: impl Fn() -> F) {
         while !drain.is_signaled() {
             if !self.acquire().await {
                 tokio::select! {

@@ -5,7 +5,7 @@
 //! it is compared with what was written last, and only a Service for which that differs costs a question to the API server.
 //! Only TCP ports are of interest here, as everywhere in the mesh.
 
-mod lease;
+pub(crate) mod lease;
 mod plan;
 
 pub use plan::{Family, Slice, SliceAddress};

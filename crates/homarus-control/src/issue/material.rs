@@ -9,7 +9,8 @@ use homarus_daemon::watch_files::{ReadError, WatchedFiles};
 use homarus_identity::anchors::BundleError;
 use homarus_identity::issuer::{IssuerError, Validity};
 use homarus_identity::{Issuer, TrustAnchors};
-use parking_lot::RwLock;
+use homarus_wire::trust::TrustUpdate;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::service::Log;
@@ -35,7 +36,7 @@ impl Sources {
     }
 }
 
-/// Why the mounted material can't be used.
+/// Why the material can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MaterialError {
     #[error("{0}; is the Secret or ConfigMap there?")]
@@ -48,27 +49,48 @@ pub(super) enum MaterialError {
     Issuer(#[from] IssuerError),
 }
 
-/// The issuer of the moment; always one that was verified.
-pub(super) type Current = Arc<RwLock<Arc<Issuer>>>;
+/// An issuer, and the roots to believe, on which it stands.
+#[derive(Clone, Debug)]
+pub(super) struct InForce {
+    pub(super) issuer: Arc<Issuer>,
+    pub(super) anchors: TrustAnchors,
+}
+
+impl InForce {
+    /// Reads both, and verifies that they belong together.
+    pub(super) fn read(certificate: &str, key: &str, anchors: &str, validity: Validity) -> Result<Self, MaterialError> {
+        let anchors = TrustAnchors::from_pem(anchors)?;
+        let issuer = Arc::new(Issuer::from_pem(certificate, key, &anchors, validity, SystemTime::now())?);
+        Ok(Self { issuer, anchors })
+    }
+
+    /// What proxies are told.
+    pub(super) fn update(&self) -> TrustUpdate {
+        TrustUpdate { bundle: self.anchors.pem().to_owned(), issuer: self.issuer.certificate().fingerprint() }
+    }
+}
+
+/// What is in force at the moment; always something that was verified.
+pub(super) type Current = watch::Receiver<InForce>;
 
 /// What is mounted, and what of it is in use.
 #[derive(Debug)]
 pub(super) struct Material {
     files: WatchedFiles,
     validity: Validity,
-    current: Current,
+    current: watch::Sender<InForce>,
 }
 
 impl Material {
     /// Reads everything; at the start nothing may be wrong.
-    pub(super) fn load(sources: Sources, validity: Validity, now: SystemTime) -> Result<Self, MaterialError> {
+    pub(super) fn load(sources: Sources, validity: Validity) -> Result<Self, MaterialError> {
         let mut files = WatchedFiles::new([sources.certificate, sources.key, sources.anchors]);
-        let issuer = read(&files.read()?, validity, now)?;
-        Ok(Self { files, validity, current: Arc::new(RwLock::new(Arc::new(issuer))) })
+        let current = watch::channel(read(&files.read()?, validity)?).0;
+        Ok(Self { files, validity, current })
     }
 
     pub(super) fn current(&self) -> Current {
-        Arc::clone(&self.current)
+        self.current.subscribe()
     }
 
     /// Puts new material into use as it appears, unless it is bad: then the old stays.
@@ -78,10 +100,10 @@ impl Material {
                 () = drain.signaled() => return,
                 contents = self.files.changed() => contents,
             };
-            match read(&contents, self.validity, SystemTime::now()) {
-                Ok(issuer) => {
-                    info!(subject = issuer.certificate().subject, "updated identity issuer");
-                    *self.current.write() = Arc::new(issuer);
+            match read(&contents, self.validity) {
+                Ok(new) => {
+                    info!(subject = new.issuer.certificate().subject, "updated identity issuer");
+                    self.current.send_replace(new);
                     log.issuer_updated();
                 }
                 Err(error) => log.update_skipped(&error),
@@ -90,12 +112,11 @@ impl Material {
     }
 }
 
-fn read(contents: &[Vec<u8>], validity: Validity, now: SystemTime) -> Result<Issuer, MaterialError> {
+fn read(contents: &[Vec<u8>], validity: Validity) -> Result<InForce, MaterialError> {
     let names = ["the issuer certificate", "the issuer key", "the trust anchor file"];
     let text = |i: usize| {
         let bytes = contents.get(i).map(Vec::as_slice).unwrap_or_default();
         std::str::from_utf8(bytes).map_err(|_| MaterialError::NotText(names[i]))
     };
-    let anchors = TrustAnchors::from_pem(text(2)?)?;
-    Ok(Issuer::from_pem(text(0)?, text(1)?, &anchors, validity, now)?)
+    InForce::read(text(0)?, text(1)?, text(2)?, validity)
 }

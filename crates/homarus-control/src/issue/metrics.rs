@@ -9,23 +9,39 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::material::Current;
+use super::followers::Followers;
+use super::material::{Current, InForce};
 
-/// Registers the gauge of the issuer's remaining life.
-pub(super) fn register(metrics: &Metrics, issuer: Current) {
-    metrics.register(|registry| registry.register_collector(Box::new(IssuerTtl(issuer))));
+/// Registers what can be said at any time: how long issuer and roots last, and who follows.
+pub(super) fn register(metrics: &Metrics, current: Current, followers: Followers) {
+    metrics.register(|registry| registry.register_collector(Box::new(Facts { current, followers })));
 }
 
 #[derive(Debug)]
-struct IssuerTtl(Current);
+struct Facts {
+    current: Current,
+    followers: Followers,
+}
 
-impl Collector for IssuerTtl {
+impl Collector for Facts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let left = self.0.read().expiry().duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
-        let gauge = ConstGauge::new(left.as_secs_f64());
+        let InForce { issuer, anchors } = self.current.borrow().clone();
+        let now = SystemTime::now();
+        let left = |at: SystemTime| at.duration_since(now).unwrap_or(Duration::ZERO).as_secs_f64();
+        let root = anchors.certificates().iter().map(|root| left(root.not_after)).fold(f64::INFINITY, f64::min);
+        let (all, current) = self.followers.count(&anchors.fingerprint());
+        let mut gauge = |name: &str, help: &str, value: f64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
         let help = "The amount of time (in seconds) before the issuer certificate expires";
-        let family = encoder.encode_descriptor("issuer_cert_ttl_seconds", help, None, gauge.metric_type())?;
-        gauge.encode(family)
+        gauge("issuer_cert_ttl_seconds", help, left(issuer.expiry()))?;
+        let help = "The amount of time (in seconds) before the first of the trust anchors expires";
+        gauge("homarus_identity_root_ttl_seconds", help, root)?;
+        let help = "Proxies that follow the trust bundle by a stream of this replica";
+        gauge("homarus_identity_followers", help, all as f64)?;
+        let help = "Those of them that have taken the bundle of now";
+        gauge("homarus_identity_followers_current", help, current as f64)
     }
 }
 

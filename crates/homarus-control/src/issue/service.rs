@@ -68,6 +68,15 @@ impl Log {
         self.about_controller(Severity::Warning, "IssuerValidationFailed", error.to_string());
     }
 
+    pub(super) fn normal(&self, reason: &'static str, message: String) {
+        self.about_controller(Severity::Normal, reason, message);
+    }
+
+    pub(super) fn warning(&self, reason: &'static str, message: String) {
+        warn!(reason, "{message}");
+        self.about_controller(Severity::Warning, reason, message);
+    }
+
     fn issued(&self, account: &ServiceAccount, identity: &str, leaf: &Certificate) {
         let expiry = k8s_openapi::jiff::Timestamp::try_from(leaf.not_after).map(|at| at.to_string()).unwrap_or_default();
         let hash = leaf.fingerprint();
@@ -87,22 +96,22 @@ impl Log {
 /// Certifies proxies.
 pub(super) struct Certifier<T> {
     naming: Naming,
-    issuer: Current,
+    current: Current,
     tokens: Arc<T>,
     log: Log,
     outcomes: Outcomes,
 }
 
 impl<T: ReviewTokens> Certifier<T> {
-    pub(super) fn new(naming: Naming, issuer: Current, tokens: Arc<T>, log: Log, metrics: &Metrics) -> Self {
-        Self { naming, issuer, tokens, log, outcomes: Outcomes::new(metrics) }
+    pub(super) fn new(naming: Naming, current: Current, tokens: Arc<T>, log: Log, metrics: &Metrics) -> Self {
+        Self { naming, current, tokens, log, outcomes: Outcomes::new(metrics) }
     }
 
     async fn answer(&self, request: &CertifyRequest) -> Result<CertifyResponse, Status> {
         let CertifyRequest { identity, token, certificate_signing_request } = request;
         let token = non_empty(token, identity, certificate_signing_request)?;
         let signing_request = SigningRequest::parse(certificate_signing_request).map_err(csr_status)?;
-        let issuer = Arc::clone(&self.issuer.read());
+        let issuer = Arc::clone(&self.current.borrow().issuer);
         issuer.verify_current(SystemTime::now()).map_err(|error| self.issuer_status(&error))?;
         signing_request.check_names(identity).map_err(csr_status)?;
         let account = self.review(token).await?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use homarus_daemon::drain;
 use homarus_identity::authority::Pair;
 use homarus_identity::{Credential, Key, TrustAnchors, csr};
+use homarus_wire::trust::{TrustClient, WatchRequest};
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use linkerd2_proxy_api::identity::identity_server::Identity;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
@@ -16,6 +17,7 @@ use tonic::{Code, Request, Status};
 use super::tokens::{AUDIENCE, Review, ReviewFailed, ReviewTokens};
 use super::*;
 use crate::events::{Happening, Severity};
+use std::time::SystemTime;
 
 const WEB: &str = "web.shop.serviceaccount.identity.linkerd.cluster.local";
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -52,6 +54,7 @@ struct Scenario {
     dir: tempfile::TempDir,
     root: Pair,
     certifier: Certifier<KnownTokens>,
+    log: Log,
     events: Receiver<Happening>,
     metrics: Metrics,
     _signal: drain::Signal,
@@ -85,6 +88,14 @@ fn args(dir: &Path, scheme: &str) -> Args {
     <Cli as clap::Parser>::parse_from(flags).args
 }
 
+/// A certifier with the mounted material.
+fn start(args: &Args, recorder: Recorder, metrics: &Metrics, drain: Drain) -> anyhow::Result<Certifier<KnownTokens>> {
+    let log = Log::new(recorder, "linkerd");
+    let current = mounted(args, log.clone(), drain)?;
+    metrics::register(metrics, current.clone(), Followers::default());
+    Ok(Certifier::new(args.naming(), current, Arc::new(tokens()), log, metrics))
+}
+
 fn scenario(scheme: &str, lifetime: Duration) -> Scenario {
     let now = SystemTime::now();
     let dir = tempfile::tempdir().unwrap();
@@ -93,8 +104,9 @@ fn scenario(scheme: &str, lifetime: Duration) -> Scenario {
     let (recorder, events) = Recorder::channel();
     let (signal, drain) = drain::channel();
     let metrics = Metrics::new();
-    let certifier = start(&args(dir.path(), scheme), tokens(), recorder, &metrics, drain).unwrap();
-    Scenario { dir, root, certifier, events, metrics, _signal: signal }
+    let log = Log::new(recorder.clone(), "linkerd");
+    let certifier = start(&args(dir.path(), scheme), recorder, &metrics, drain).unwrap();
+    Scenario { dir, root, certifier, log, events, metrics, _signal: signal }
 }
 
 fn request(token: &str) -> (Key, CertifyRequest) {
@@ -222,7 +234,7 @@ async fn bad_material_at_the_start_is_fatal() {
     let (recorder, mut events) = Recorder::channel();
     let (_signal, drain) = drain::channel();
     let args = args(dir.path(), "linkerd.io/tls");
-    let error = start(&args, tokens(), recorder, &Metrics::new(), drain).err().unwrap().to_string();
+    let error = start(&args, recorder, &Metrics::new(), drain).err().unwrap().to_string();
     assert!(error.contains("crt.pem"), "{error}");
     assert_eq!(events.recv().await.unwrap().reason, "IssuerValidationFailed");
 }
@@ -233,7 +245,10 @@ async fn proxies_are_served_over_the_network_until_the_drain() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (signal, drain) = drain::channel();
-    let serving = tokio::spawn(serve(listener, scenario.certifier, drain));
+    let followers = Followers::default();
+    let current = mounted(&args(scenario.dir.path(), "linkerd.io/tls"), scenario.log.clone(), drain.clone()).unwrap();
+    let teller = Teller::new(current, followers.clone(), drain.clone());
+    let serving = tokio::spawn(serve(listener, scenario.certifier, teller, drain));
     let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap();
     let mut client = IdentityClient::new(endpoint.connect().await.unwrap());
     client.certify(request("web").1).await.unwrap();
@@ -241,6 +256,20 @@ async fn proxies_are_served_over_the_network_until_the_drain() {
     let mut huge = request("web").1;
     huge.token = vec![b'x'; MAX_REQUEST_BYTES];
     assert_eq!(client.certify(huge).await.unwrap_err().code(), Code::OutOfRange);
+
+    // Who asks for roots is told of them, and counted.
+    let mut trust = TrustClient::new(endpoint.connect().await.unwrap());
+    let standing = WatchRequest { instance: "uid".into(), bundle: "old".into(), ..WatchRequest::default() };
+    let mut stream = trust.watch(standing).await.unwrap().into_inner();
+    let told = stream.message().await.unwrap().unwrap();
+    assert_eq!(told.bundle, scenario.root.certificate.to_pem());
+    assert_eq!((told.issuer.len(), followers.count("old")), (64, (1, 1)));
+    // What changes is told.
+    let root = Pair::root("another", 365 * DAY, SystemTime::now()).unwrap();
+    let issuer = root.issuer("issuer", 30 * DAY, SystemTime::now()).unwrap();
+    write_issuer(scenario.dir.path(), "linkerd.io/tls", &root, &issuer);
+    let told = tokio::time::timeout(Duration::from_secs(10), stream.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!((told.bundle, told.issuer), (root.certificate.to_pem(), issuer.certificate.fingerprint()));
 
     // The client's connection is still open; it must not hold up the end.
     signal.start();

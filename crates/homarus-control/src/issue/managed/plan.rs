@@ -26,15 +26,11 @@
 use std::time::{Duration, SystemTime};
 
 use homarus_identity::authority::Pair;
-use homarus_identity::{Certificate, TrustAnchors, renewal};
+use homarus_identity::{Certificate, TrustAnchors, chain, renewal};
 
 /// The least time that a bundle is out before anything is made that depends on it: proxies report within seconds, and those
 /// that haven't yet are not to be taken for ones that can't.
 pub(super) const SPREAD: Duration = Duration::from_secs(10);
-/// The least time that an issuer is out before the other roots are dropped: pods are still made with the bundle of before
-/// until the injector has the new one, for which kubelets take up to two minutes.
-pub(super) const SETTLE: Duration = Duration::from_secs(150);
-
 /// How long certificates live that are made here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetimes {
@@ -44,7 +40,8 @@ pub(super) struct Lifetimes {
     pub(super) leaf: Duration,
     /// See [`SPREAD`].
     pub(super) spread: Duration,
-    /// See [`SETTLE`].
+    /// The least time that an issuer is out before the other roots are dropped: pods are still made with the bundle of before
+    /// until the injector has the new one, for which kubelets take up to two minutes.
     pub(super) settle: Duration,
 }
 
@@ -160,7 +157,7 @@ pub(super) fn next(seen: &Observed, lifetimes: &Lifetimes, now: SystemTime) -> S
     }
     let Some(issuer) = &seen.issuer else { return Step::MakeIssuer { vouched: false } };
     let vouched = roots.next.is_some() && roots.current.certificate.is_current(now);
-    if !is_under(&issuer.own, target) {
+    if !chain::is_signed_by(&issuer.own, target) {
         return believed(seen, bundle, vouched, lifetimes, now);
     }
     if bundle.anchors.certificates().iter().any(|root| root.der() != target.der()) {
@@ -176,12 +173,6 @@ pub(super) fn next(seen: &Observed, lifetimes: &Lifetimes, now: SystemTime) -> S
         return Step::Begin;
     }
     if now >= renewal::due(&issuer.own) { Step::MakeIssuer { vouched: false } } else { Step::Rest }
-}
-
-/// Whether a root signed a certificate.
-pub(super) fn is_under(certificate: &Certificate, root: &Certificate) -> bool {
-    let Ok(root) = TrustAnchors::from_pem(&root.to_pem()) else { return false };
-    homarus_identity::chain::is_signed_by(certificate, &root)
 }
 
 /// The issuer isn't under the root yet.
@@ -200,25 +191,19 @@ fn believed(seen: &Observed, bundle: &Bundle, vouched: bool, lifetimes: &Lifetim
 }
 
 /// The issuer is under the root, and other roots are still believed.
-fn renewed(
-    seen: &Observed,
-    bundle: &Bundle,
-    issuer: &Chain,
-    target: &Certificate,
-    lifetimes: &Lifetimes,
-    now: SystemTime,
-) -> Step {
+fn renewed(seen: &Observed, bundle: &Bundle, issuer: &Chain, target: &Certificate, lifetimes: &Lifetimes, now: SystemTime) -> Step {
     let Some(fleet) = &seen.fleet else { return Step::Survey };
     let (told, signer) = (bundle.anchors.fingerprint(), issuer.own.fingerprint());
     let made = issuer.own.not_before + homarus_identity::authority::BACKDATED;
     let names = |waits: &dyn Fn(&Member) -> bool| -> Vec<String> {
         fleet.iter().filter(|member| waits(member)).map(|member| member.name.clone()).collect()
     };
-    let restarts = names(&|member| !matches!(member.follows, Follows::Says { .. }) && !knows(&member.follows, member, bundle, seen));
+    let restarts =
+        names(&|member| !matches!(member.follows, Follows::Says { .. }) && !knows(&member.follows, member, bundle, seen));
     let leaves = names(&|member| match &member.follows {
         Follows::Says { bundle, issuer } => *bundle != told || *issuer != signer,
         // Its leaf can't be seen: the last one of the issuer before has ended when this one is as old as leaves become.
-        Follows::Silent(_) => member.started < made && now < made + lifetimes.leaf,
+        Follows::Silent(_) => member.started <= made && now < made + lifetimes.leaf,
     });
     if !restarts.is_empty() {
         return Step::Wait(Waiting::Restarts, restarts);

@@ -1,0 +1,196 @@
+//! `identity rotate`: new roots for a mesh that makes its own, and where that stands.
+//!
+//! The identity controller does it; this asks, by an annotation of ConfigMap `linkerd-identity-rotation`, and reads what the
+//! controller writes there. Whoever has no `homarus` at hand can do the same with `kubectl annotate`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::command_line::Rotate;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::terminal;
+
+const NAME: &str = "linkerd-identity-rotation";
+const ASKED: &str = "homarus.dev/rotate";
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long the controller may say the same before this says what may be wrong.
+const SILENCE: Duration = Duration::from_secs(300);
+/// Names on one line, at most.
+const MAX_NAMES: usize = 10;
+
+/// What the controller writes.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    phase: String,
+    answered: Option<String>,
+    root: Option<Said>,
+    next: Option<Said>,
+    issuer: Option<Said>,
+    proxies: Option<Counts>,
+    waiting_for: Vec<String>,
+}
+
+/// A certificate.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Said {
+    subject: String,
+    sha256: String,
+    not_after: String,
+}
+
+/// Proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Counts {
+    all: usize,
+    following: usize,
+    believing: usize,
+    renewed: usize,
+}
+
+/// Asks, unless only the state is wanted, and shows how it goes.
+pub async fn run(cluster: &Cluster, args: &Rotate) -> Outcome {
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.control_plane_ns);
+    let begun = read(&maps).await?;
+    if args.status {
+        terminal::print(&begun.text())?;
+        return Ok(Exit::Ok);
+    }
+    let asked = Timestamp::now().to_string();
+    let patch = json!({ "metadata": { "annotations": { ASKED: asked } } });
+    maps.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    terminal::print("asked the identity controller for a new root\n")?;
+    watch(&maps, &asked).await
+}
+
+/// Shows each change until the new root is the only one, or people have to do something.
+async fn watch(maps: &Api<ConfigMap>, asked: &str) -> Outcome {
+    let (mut last, mut since) = (String::new(), std::time::Instant::now());
+    loop {
+        let status = read(maps).await?;
+        let (line, mine) = (status.line(), status.answered.as_deref() == Some(asked));
+        if line != last && mine {
+            terminal::print(&format!("  {line}\n"))?;
+            (last, since) = (line, std::time::Instant::now());
+        }
+        if mine && status.phase == "at rest" {
+            terminal::print(&format!("{} {}\n", terminal::tick(terminal::colour()), status.rest()))?;
+            return Ok(Exit::Ok);
+        }
+        if mine && status.phase == "waiting for restarts" {
+            terminal::print(&status.restarts())?;
+            return Ok(Exit::Unwell);
+        }
+        if since.elapsed() > SILENCE {
+            let remedy = "Look at its logs and Events: kubectl -n linkerd describe deploy/linkerd-identity\n\
+                          What was asked for stays asked for; `homarus identity rotate --status` shows where it stands.";
+            return Err(Failure::new(format!("the identity controller has been {last:?} for {SILENCE:?}")).remedy(remedy));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn read(maps: &Api<ConfigMap>) -> Result<Status, Failure> {
+    let Some(map) = maps.get_opt(NAME).await? else {
+        return Err(Failure::new("the identity controller of this mesh doesn't make its own certificates").remedy(
+            "Whoever made root and issuer replaces them: put old and new root into the bundle, then change the issuer, and \
+             take the old root out when every proxy has a certificate of the new one.",
+        ));
+    };
+    let text = map.data.and_then(|mut data| data.remove("status")).unwrap_or_default();
+    serde_json::from_str(&text).map_err(|error| Failure::new(format!("ConfigMap {NAME} can't be read: {error}")))
+}
+
+impl Status {
+    /// One line of progress.
+    fn line(&self) -> String {
+        let Counts { all, believing, renewed, .. } = self.proxies.unwrap_or_default();
+        match self.phase.as_str() {
+            "spreading the new root" => format!("{}: {believing} of {all} proxies believe in it{}", self.phase, self.names()),
+            "renewing certificates" => format!("{}: {renewed} of {all} proxies have one{}", self.phase, self.names()),
+            phase => phase.to_owned(),
+        }
+    }
+
+    fn names(&self) -> String {
+        match self.waiting_for.len() {
+            0 => String::new(),
+            n if n <= MAX_NAMES => format!("; waiting for {}", self.waiting_for.join(", ")),
+            n => format!("; waiting for {} and {} more", self.waiting_for[..MAX_NAMES].join(", "), n - MAX_NAMES),
+        }
+    }
+
+    fn rest(&self) -> String {
+        let root = self.root.as_ref();
+        let of = |field: fn(&Said) -> &str| root.map(field).unwrap_or_default();
+        format!("the mesh believes in {} until {}", of(|said| &said.subject), of(|said| &said.not_after))
+    }
+
+    fn restarts(&self) -> String {
+        let head = "Proxies that can't follow while they run; restart them, then the old root is dropped:\n";
+        let names: String = self.waiting_for.iter().map(|name| format!("    * {name}\n")).collect();
+        format!("{} {head}{names}", terminal::exclamation(terminal::colour()))
+    }
+
+    /// All of it.
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.line());
+        for (what, said) in [("root", &self.root), ("next root", &self.next), ("issuer", &self.issuer)] {
+            if let Some(Said { subject, sha256, not_after }) = said {
+                text += &format!("{what:<10} {subject}, until {not_after}, {}\n", sha256.get(..16).unwrap_or(sha256));
+            }
+        }
+        if let Some(Counts { all, following, believing, renewed }) = &self.proxies {
+            text += &format!("{:<10} {all}: {following} follow, {believing} believe, {renewed} renewed\n", "proxies");
+        }
+        if self.phase == "waiting for restarts" {
+            text += &self.restarts();
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn status(text: serde_json::Value) -> Status {
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn where_it_stands_is_said_in_a_line() {
+        let counts = json!({ "all": 30, "following": 28, "believing": 12, "renewed": 3 });
+        let spreading = status(json!({ "phase": "spreading the new root", "proxies": counts, "waitingFor": ["a/b"] }));
+        assert_eq!(spreading.line(), "spreading the new root: 12 of 30 proxies believe in it; waiting for a/b");
+        let many: Vec<String> = (0..13).map(|i| format!("ns/{i}")).collect();
+        let renewing = status(json!({ "phase": "renewing certificates", "proxies": counts, "waitingFor": many }));
+        assert!(renewing.line().starts_with("renewing certificates: 3 of 30 proxies have one; waiting for ns/0, "));
+        assert!(renewing.line().ends_with("ns/9 and 3 more"), "{}", renewing.line());
+    }
+
+    #[test]
+    fn proxies_that_need_a_restart_are_named() {
+        let status = status(json!({ "phase": "waiting for restarts", "waitingFor": ["shop/web-0", "shop/api-1"],
+            "root": { "subject": "CN=old", "sha256": "00112233445566778899", "notAfter": "2030-01-01T00:00:00Z" } }));
+        let text = status.text();
+        assert!(text.contains("    * shop/web-0\n    * shop/api-1\n"), "{text}");
+        assert!(text.contains("root       CN=old, until 2030-01-01T00:00:00Z, 0011223344556677\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_nothing() {
+        assert_eq!(status(json!({ "phase": "changing", "root": null, "proxies": null })).text(), "changing\n");
+    }
+}
