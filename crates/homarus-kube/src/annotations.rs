@@ -16,6 +16,8 @@ pub const CREATED_BY: &str = "linkerd.io/created-by";
 pub const PROXY_VERSION_INJECTED: &str = "linkerd.io/proxy-version";
 /// The SHA-256 of the trust anchors a pod was injected with.
 pub const TRUST_ROOT_SHA256: &str = "linkerd.io/trust-root-sha256";
+/// Of a namespace: whether pods in it that came up without the proxy they ask for are evicted, so that they are made again.
+pub const EVICT_UNINJECTED: &str = "homarus.io/evict-uninjected";
 /// What begins the names of settings.
 pub const PREFIX: &str = "config.linkerd.io/";
 
@@ -278,7 +280,7 @@ pub fn parse_env_list(text: &str) -> Result<Vec<serde_json::Value>, String> {
 }
 
 /// A quantity of Kubernetes; only what a mesh needs of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Quantity(f64);
 
 impl FromStr for Quantity {

@@ -65,6 +65,7 @@ pub fn for_tests(root: &Path) -> anyhow::Result<()> {
         let distributed = format!("{DISTRIBUTED}/{}:{}", image.title, image.version);
         image.references.push(distributed);
     }
+    images.extend(originals(&programs));
     images.push(borrowed::programs(LOCAL)?);
     if let Some(proxy) = std::env::var_os("LINKERD2_PROXY_BIN") {
         images.push(borrowed::linkerd2_proxy(LOCAL, Path::new(&proxy), init(&programs))?);
@@ -173,6 +174,23 @@ fn demo(programs: &Programs, image: Image) -> Image {
     Image { entries, ..image }
 }
 
+/// The sample application under the images' names of its original, so that its manifests can be applied to a cluster as they are.
+fn originals(programs: &Programs) -> Vec<Image> {
+    let names = ["web", "emoji-svc", "voting-svc"];
+    let image = |name: &str| {
+        let image = Image {
+            title: format!("emojivoto-{name}"),
+            references: vec![format!("docker.l5d.io/buoyantio/emojivoto-{name}:v11")],
+            version: "v11".into(),
+            user: NOBODY,
+            entrypoint: format!("/usr/local/bin/emojivoto-{name}"),
+            entries: Vec::new(),
+        };
+        demo(programs, image)
+    };
+    names.map(image).into()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -198,6 +216,9 @@ mod tests {
         for image in images() {
             assert!(image.entries.iter().any(|entry| entry.path() == image.entrypoint), "{}", image.title);
             assert_eq!(image.references, [format!("registry.example/{}:1.2.3", image.title)]);
+        }
+        for image in originals(&Programs(PROGRAMS.map(|name| name.as_bytes().to_vec()).into())) {
+            assert!(image.entries.iter().any(|entry| entry.path() == image.entrypoint), "{}", image.title);
         }
     }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use homarus_identity::anchors::TrustAnchors;
 use homarus_identity::issuer::{Issuer, Validity};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt};
 use serde_json::Value as Json;
 
@@ -122,6 +123,79 @@ pub(super) async fn nothing_depends_on_us(cluster: &Cluster) -> Result<(), Failu
         );
     }
     Ok(())
+}
+
+/// Whether somebody has made a route of the Gateway API.
+pub(super) async fn gateway_api_is_used(cluster: &Cluster) -> Result<bool, Failure> {
+    for (kind, version) in [("HTTPRoute", "v1"), ("GRPCRoute", "v1"), ("TLSRoute", "v1alpha2"), ("TCPRoute", "v1alpha2")] {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", version, kind));
+        let routes: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
+        match routes.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(list) if !list.items.is_empty() => return Ok(true),
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+/// Where something else provides the issuer, it has to be there: identity would not start, nor anything after it. Its Secret tells
+/// the roots as well, unless something provides those too.
+pub(super) async fn external_issuer(cluster: &Cluster, user: &mut Values) -> Result<(), Failure> {
+    let values = Json::Object(user.clone());
+    if values.pointer("/identity/issuer/scheme").and_then(Json::as_str) != Some("kubernetes.io/tls") {
+        return Ok(());
+    }
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.control_plane_ns);
+    let remedy = "Let cert-manager (or whatever you use) make it first: type kubernetes.io/tls, with tls.crt, tls.key and ca.crt.";
+    let missing = |what: &str| Failure::new(format!("Secret linkerd-identity-issuer {what}")).remedy(remedy);
+    let secret = secrets.get_opt("linkerd-identity-issuer").await?.ok_or_else(|| {
+        missing(&format!(
+            "is not in namespace {}, but identity.issuer.scheme says that something provides it",
+            cluster.control_plane_ns
+        ))
+    })?;
+    let data = secret.data.unwrap_or_default();
+    let text = |key: &str| data.get(key).and_then(|bytes| String::from_utf8(bytes.0.clone()).ok());
+    let (Some(certificate), Some(key)) = (text("tls.crt"), text("tls.key")) else {
+        return Err(missing("lacks tls.crt or tls.key"));
+    };
+    let external_roots = values.pointer("/identity/externalCA").and_then(Json::as_bool) == Some(true);
+    let given = values.pointer("/identityTrustAnchorsPEM").and_then(Json::as_str).filter(|pem| !pem.trim().is_empty());
+    let anchors = match given {
+        _ if external_roots => return Ok(()),
+        Some(given) => given.to_owned(),
+        None => text("ca.crt").ok_or_else(|| missing("lacks ca.crt, and identityTrustAnchorsPEM isn't given either"))?,
+    };
+    let now = std::time::SystemTime::now();
+    let issuer = TrustAnchors::from_pem(&anchors).map_err(|error| error.to_string()).and_then(|anchors| {
+        Issuer::from_pem(&certificate, &key, &anchors, Validity::default(), now).map_err(|error| error.to_string())
+    });
+    issuer.map_err(|error| missing(&format!("can't be used: {error}")))?;
+    user.insert("identityTrustAnchorsPEM".to_owned(), anchors.into());
+    Ok(())
+}
+
+/// Docker lets no ordinary user change a pod's network.
+pub(super) async fn runtimes_fit(cluster: &Cluster, user: &Values) -> Result<(), Failure> {
+    let as_root = user.get("proxyInit").and_then(|init| init["runAsRoot"].as_bool()) == Some(true);
+    let plugin = user.get("cniEnabled").and_then(Json::as_bool) == Some(true);
+    if as_root || plugin {
+        return Ok(());
+    }
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let docker = |node: &Node| {
+        let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+        info.is_some_and(|info| info.container_runtime_version.starts_with("docker:"))
+    };
+    match nodes.list(&ListParams::default()).await?.iter().find(|node| docker(node)) {
+        None => Ok(()),
+        Some(node) => {
+            Err(Failure::new(format!("node {} runs containers with Docker, where redirection needs root", node.name_any()))
+                .remedy("Add --set proxyInit.runAsRoot=true, or use the CNI plugin (--linkerd-cni-enabled)."))
+        }
+    }
 }
 
 /// Injected pods that are not the control plane's own.

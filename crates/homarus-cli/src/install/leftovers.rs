@@ -100,6 +100,27 @@ fn named(resource: &ApiResource, object: &DynamicObject) -> Json {
     json!({ "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata })
 }
 
+/// What controllers make while they run, and no chart renders: certificates, keys and what trusts them.
+const MADE_AT_RUN_TIME: [(&str, &str); 6] = [
+    ("Secret", "linkerd-identity-root"),
+    ("Secret", "linkerd-identity-issuer"),
+    ("ConfigMap", "linkerd-identity-trust-roots"),
+    ("Secret", "linkerd-proxy-injector-k8s-tls"),
+    ("Secret", "linkerd-sp-validator-k8s-tls"),
+    ("Secret", "linkerd-policy-validator-k8s-tls"),
+];
+
+/// Whether an object is one that controllers make; without it they would begin anew, and nobody would trust anybody.
+pub(super) fn made_at_run_time(object: &Json) -> bool {
+    MADE_AT_RUN_TIME.iter().any(|(kind, name)| object["kind"] == *kind && object["metadata"]["name"] == *name)
+}
+
+/// Whether an object is a custom resource of the Gateway API.
+pub(super) fn is_of_gateway_api(object: &Json) -> bool {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    object["kind"] == "CustomResourceDefinition" && name.ends_with(".gateway.networking.k8s.io")
+}
+
 /// Whether two objects are one: group, kind, name and namespace; versions of a group are views of the same.
 pub(super) fn same(left: &Json, right: &Json) -> bool {
     let group = |object: &Json| {
@@ -114,6 +135,16 @@ pub(super) fn same(left: &Json, right: &Json) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_controllers_made_and_what_others_own_is_known() {
+        let object = |kind: &str, name: &str| json!({ "kind": kind, "metadata": { "name": name, "namespace": "linkerd" } });
+        assert!(made_at_run_time(&object("Secret", "linkerd-identity-root")));
+        assert!(!made_at_run_time(&object("ConfigMap", "linkerd-identity-root")));
+        assert!(!made_at_run_time(&object("Secret", "linkerd-config-overrides")));
+        assert!(is_of_gateway_api(&object("CustomResourceDefinition", "httproutes.gateway.networking.k8s.io")));
+        assert!(!is_of_gateway_api(&object("CustomResourceDefinition", "httproutes.policy.linkerd.io")));
+    }
 
     #[test]
     fn objects_are_told_apart_by_group_kind_name_and_namespace() {

@@ -8,9 +8,11 @@ mod certificates;
 mod facts;
 pub(crate) mod flags;
 mod leftovers;
+mod sound;
 mod stored;
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde_json::Value as Json;
 
@@ -46,8 +48,20 @@ pub async fn run(globals: &Globals, args: &Install) -> Outcome {
     flags.proxy(&args.proxy, &chart.values)?;
     certificates::read(&args.control, args.once.identity_external_issuer, &mut flags)?;
     let base = if args.control.ha { chart.preset(HA)? } else { Values::new() };
-    let user = said.apply(chart::over(base, flags.into_values()), &read_file)?;
+    let mut user = said.apply(chart::over(base, flags.into_values()), &read_file)?;
+    if let Some(cluster) = &cluster {
+        facts::external_issuer(cluster, &mut user).await?;
+        facts::runtimes_fit(cluster, &user).await?;
+    }
+    usable(globals, &chart, &user)?;
     print_control_plane(globals, &chart, user, args.output)
+}
+
+/// Whether a mesh with these values would work.
+fn usable(globals: &Globals, chart: &Chart, user: &Values) -> Result<(), Failure> {
+    let values = Json::Object(chart.accept(user.clone())?);
+    sound::check(&values)?;
+    certificates::check(&values, &globals.linkerd_namespace, SystemTime::now())
 }
 
 /// Prints what brings an installed mesh to this version, and to what flags say.
@@ -76,6 +90,9 @@ pub async fn upgrade(globals: &Globals, args: &Upgrade) -> Outcome {
     }
     let user = said.apply(chart::over(base.clone(), flags.into_values()), &read_file)?;
     certificates::warn_of_rotation(&base, &user);
+    if !args.force {
+        usable(globals, &chart, &user)?;
+    }
     if let (Some(cluster), false) = (&cluster, args.force) {
         facts::trusted_by_all(cluster, &user).await?;
     }
@@ -87,11 +104,20 @@ pub async fn prune(globals: &Globals, args: &Prune) -> Outcome {
     let cluster = connect(globals, "prune").await?;
     let user = fields(stored::find(Some(&cluster), None).await?);
     let mut rendered = control_plane(globals, &Chart::embedded(Name::ControlPlane)?, user)?;
-    rendered.extend(render(globals, &Chart::embedded(Name::Crds)?, Values::new())?.into_iter().map(|manifest| manifest.object));
+    rendered.extend(stored_crds(globals, &cluster).await?);
     let left = leftovers::all(&cluster, leftovers::Of::Prune).await?;
-    let stale: Vec<Json> = left.into_iter().filter(|object| !rendered.iter().any(|known| leftovers::same(known, object))).collect();
+    let stale =
+        |object: &Json| !leftovers::made_at_run_time(object) && !rendered.iter().any(|known| leftovers::same(known, object));
+    let stale: Vec<Json> = left.into_iter().filter(stale).collect();
     terminal::print(&minimal(&stale, args.output)?)?;
     Ok(Exit::Ok)
+}
+
+/// The custom resources as they were installed: those of the Gateway API as well, if they are ours.
+async fn stored_crds(globals: &Globals, cluster: &Cluster) -> Result<Vec<Json>, Failure> {
+    let installs = facts::gateway_api(cluster).await? == facts::GatewayApi::Ours;
+    let values = fields(serde_json::json!({ "installGatewayAPI": installs }));
+    Ok(render(globals, &Chart::embedded(Name::Crds)?, values)?.into_iter().map(|manifest| manifest.object).collect())
 }
 
 /// Prints everything that is labelled as the mesh's.
@@ -100,7 +126,15 @@ pub async fn uninstall(globals: &Globals, args: &Uninstall) -> Outcome {
     if !args.force {
         facts::nothing_depends_on_us(&cluster).await?;
     }
-    let objects = leftovers::all(&cluster, leftovers::Of::Uninstall).await?;
+    let mut objects = leftovers::all(&cluster, leftovers::Of::Uninstall).await?;
+    if facts::gateway_api_is_used(&cluster).await? {
+        objects.retain(|object| !leftovers::is_of_gateway_api(object));
+        eprintln!(
+            "{} The Gateway API's custom resources stay, because there are routes: deleting them would delete these\n    To remove both: \
+             homarus install --crds --ignore-cluster --set installGatewayAPI=true | kubectl delete -f -",
+            terminal::warning()
+        );
+    }
     if objects.is_empty() {
         return Err(Failure::new("No resources found to uninstall"));
     }
@@ -177,12 +211,8 @@ fn render(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<Manifest
 /// The objects of a chart, as this program installs it.
 pub(crate) fn render_into(namespace: &str, chart: &Chart, user: Values) -> Result<Vec<Manifest>, Failure> {
     let values = chart.accept(user)?;
-    let release = Release {
-        name: "homarus".to_owned(),
-        namespace: namespace.to_owned(),
-        service: "CLI".to_owned(),
-        upgrades: false,
-    };
+    let release =
+        Release { name: "homarus".to_owned(), namespace: namespace.to_owned(), service: "CLI".to_owned(), upgrades: false };
     let mut chart = chart.clone();
     chart.metadata.insert("appVersion".to_owned(), version::ours().into());
     let manifests = chart::render(&chart, &values, &release, &Capabilities::default())?;
