@@ -13,8 +13,8 @@ use super::facts::{Answer, Facts, Pass, Problem, unless_empty};
 
 /// The name of everything that the plugin is made of but its configuration.
 const NAME: &str = "linkerd-cni";
-/// What a node carries until the plugin is ready there, where the chart has it guarded.
-const TAINT: &str = "linkerd.io/cni-not-ready";
+/// What a node carries until the plugin is ready there, where the chart's nodeTaint has it so.
+const TAINT: &str = "cni.homarus.io/not-ready";
 
 /// Whether pods are redirected by the plugin.
 async fn is_used(facts: &Facts) -> Result<bool, Problem> {

@@ -2,17 +2,24 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures::{StreamExt, stream};
 use homarus_identity::issuer::Validity;
-use homarus_identity::{Certificate, Issuer, TrustAnchors};
+use homarus_identity::{Certificate, Issuer, TrustAnchors, renewal};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::facts::{Answer, Facts, Pass, Problem, unless_empty};
+use crate::reach::{Admin, proxy_admin_port};
 
 /// How long certificates should still live: time enough to plan their end.
 pub(super) const LASTING: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// What a proxy counts that follows the trust anchors of the identity controller.
+const FOLLOWER: &str = "homarus_identity_trust_updates";
+/// How many proxies are asked at once.
+const AT_ONCE: usize = 16;
 
 /// What the control plane signs with, as it is stored.
 struct Material {
@@ -112,9 +119,7 @@ pub(super) fn lasting_problem(certificate: &Certificate, now: SystemTime) -> Opt
 
 /// Why a certificate that the mesh renews will not be valid for long: it should have been renewed by now.
 fn overdue_problem(certificate: &Certificate, now: SystemTime) -> Option<String> {
-    let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
-    // The mesh renews at two thirds.
-    let late = now > certificate.not_before + life * 5 / 6;
+    let late = now > renewal::overdue(certificate);
     late.then(|| format!("should have been renewed by the mesh, and will expire on {}", date(certificate.not_after)))
 }
 
@@ -181,13 +186,24 @@ pub(super) async fn issuer_chains(facts: &Facts) -> Answer {
     Ok(Pass::Yes)
 }
 
-/// Proxies that were injected before the anchors changed.
+/// Proxies that were injected before the anchors changed, and that nobody tells of the new ones.
 pub(super) async fn data_plane_anchors(facts: &Facts) -> Answer {
-    let anchors = anchors_pem(facts).await?;
+    let (anchors, client) = (anchors_pem(facts).await?, facts.client()?);
     let pods = facts.data_plane_pods().await?;
-    let others = pods.iter().filter(|pod| anchors_of(pod).is_some_and(|own| own.trim() != anchors.trim()));
-    let others: Vec<_> = others.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect();
-    unless_empty("Some pods do not have the current trust bundle and must be restarted:", &others)
+    let others = pods.into_iter().filter(|pod| anchors_of(pod).is_some_and(|own| own.trim() != anchors.trim()));
+    let asked = stream::iter(others).map(|pod| {
+        let client = client.clone();
+        async move { (!follows(&client, &pod).await).then(|| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())) }
+    });
+    let stuck: Vec<_> = asked.buffered(AT_ONCE).filter_map(std::future::ready).collect().await;
+    unless_empty("Some pods do not have the current trust bundle and must be restarted:", &stuck)
+}
+
+/// Whether a proxy takes trust anchors from the identity controller, rather than from its environment alone. One that can't be
+/// asked is taken for one that doesn't.
+async fn follows(client: &Client, pod: &Pod) -> bool {
+    let Some(port) = proxy_admin_port(pod) else { return false };
+    Admin::new(client, pod, port).page("/metrics").await.is_ok_and(|page| page.contains(FOLLOWER))
 }
 
 fn anchors_of(pod: &Pod) -> Option<&str> {
