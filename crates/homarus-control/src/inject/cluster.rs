@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use homarus_daemon::drain::Drain;
@@ -43,6 +44,31 @@ pub(super) trait Cluster: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<OwnerReference>, ClusterError>> + Send;
 }
 
+impl<C: Cluster> Cluster for Arc<C> {
+    async fn namespace_annotations(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+        C::namespace_annotations(self, name).await
+    }
+
+    async fn owners(&self, namespace: &str, of: &OwnerReference) -> Result<Vec<OwnerReference>, ClusterError> {
+        C::owners(self, namespace, of).await
+    }
+}
+
+/// What an object belongs to in the end: what `direct`, its only owner, belongs to, or that itself.
+pub(super) async fn topmost<C: Cluster>(
+    cluster: &C,
+    namespace: &str,
+    direct: &OwnerReference,
+) -> Result<OwnerReference, ClusterError> {
+    let above = cluster.owners(namespace, direct).await?;
+    let owner = match (direct.kind.as_str(), &above[..]) {
+        ("ReplicaSet", [above]) if matches!(above.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "Job") => above,
+        ("Job", [above]) => above,
+        _ => direct,
+    };
+    Ok(owner.clone())
+}
+
 /// A Kubernetes API server, with namespaces watched and owners remembered.
 pub(super) struct KubernetesCluster {
     client: Client,
@@ -71,6 +97,11 @@ impl KubernetesCluster {
             }
         });
         Self { client, namespaces, remembered: Mutex::default() }
+    }
+
+    /// The namespaces as they are now.
+    pub(super) fn namespaces(&self) -> Store<Namespace> {
+        self.namespaces.clone()
     }
 
     /// Resolves when all namespaces are known.

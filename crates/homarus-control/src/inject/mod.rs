@@ -5,18 +5,22 @@
 //! to), the mesh's values as they are mounted now (`config`), the pure decision and patch
 //! ([`homarus_kube::injection`]), and what operators see of it (`webhook`, `metrics`).
 //!
+//! Pods that came up without the proxy they ask for, because the webhook was not asked, are found and told of (`missed`).
+//!
 //! Doubt denies: whatever can't be read answers `allowed: false` with the reason. (Whether pods start without the injector
 //! is decided elsewhere, by the webhook configuration's failure policy.)
 
 mod cluster;
 mod config;
 mod metrics;
+mod missed;
 mod webhook;
 
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
@@ -79,7 +83,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let gate = program.readiness.gate("certificate of the webhook");
     let webhook = crate::webhook::Webhook::start(&INJECTOR, args.addr, origin, &client, &program.metrics, gate, drain.clone())?;
-    let cluster = KubernetesCluster::watch(client, drain.clone());
+    let cluster = Arc::new(KubernetesCluster::watch(client.clone(), drain.clone()));
+    let finder = missed::Finder {
+        client,
+        cluster: cluster.clone(),
+        config: Config::new(&args.values, &args.trust_anchors),
+        recorder: recorder.clone(),
+        counters: missed::Counters::new(&program.metrics),
+    };
+    tokio::spawn(missed::run(finder, args.linkerd_namespace.clone(), drain.clone()));
     let metrics = program.metrics.clone();
     let served = async {
         cluster.wait_until_known().await?;

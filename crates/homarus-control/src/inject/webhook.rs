@@ -10,7 +10,7 @@ use homarus_kube::injection::{InjectError, Mesh, Outcome, Owner, Request, inject
 use serde_json::Value;
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, ClusterError};
+use super::cluster::{Cluster, ClusterError, topmost};
 use super::config::{Config, ConfigError};
 use super::metrics::{About, Admissions};
 use crate::events::{Happening, Recorder, Severity, Subject};
@@ -39,6 +39,12 @@ const OWNERS: [(&str, &str, &str); 8] = [
     ("replicationcontroller", "ReplicationController", "v1"),
     ("pod", "Pod", "v1"),
 ];
+
+/// Something of this kind (lower-case), as events name it; none if no events are written on such.
+pub(super) fn subject(kind: &str, namespace: &str, name: &str, uid: Option<String>) -> Option<Subject> {
+    let (_, kind, api_version) = OWNERS.into_iter().find(|(lower, ..)| *lower == kind)?;
+    Some(Subject { api_version, kind, namespace: namespace.to_owned(), name: name.to_owned(), uid })
+}
 
 /// Answers admission reviews.
 pub(super) struct Webhook<C> {
@@ -104,14 +110,8 @@ impl<C: Cluster> Webhook<C> {
         let [direct] = &question.owners()[..] else {
             return Ok((as_owner(kind, question.name()), None));
         };
-        let above = self.cluster.owners(&question.namespace, direct).await?;
-        let owner = match (direct.kind.as_str(), &above[..]) {
-            ("ReplicaSet", [above]) if matches!(above.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet" | "Job") => above,
-            ("Job", [above]) => above,
-            _ => direct,
-        };
-        let OwnerReference { kind, name, uid } = owner;
-        Ok((as_owner(kind, name), Some(uid.clone()).filter(|uid| !uid.is_empty())))
+        let OwnerReference { kind, name, uid } = topmost(&self.cluster, &question.namespace, direct).await?;
+        Ok((as_owner(&kind, &name), Some(uid).filter(|uid| !uid.is_empty())))
     }
 
     /// Counts, logs and records what became of an object.
@@ -143,8 +143,7 @@ impl<C: Cluster> Webhook<C> {
         if is_service || question.dry_run == Some(true) || owner.name.is_empty() {
             return;
         }
-        let Some((_, kind, api_version)) = OWNERS.into_iter().find(|(lower, ..)| *lower == owner.kind) else { return };
-        let subject = Subject { api_version, kind, namespace: question.namespace.clone(), name: owner.name.clone(), uid };
+        let Some(subject) = subject(&owner.kind, &question.namespace, &owner.name, uid) else { return };
         self.recorder.record(Happening { subject, severity: Severity::Normal, reason, message });
     }
 }

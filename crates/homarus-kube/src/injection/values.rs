@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The largest document that is read: a ConfigMap can't be larger.
 pub const MAX_VALUES_BYTES: usize = 1024 * 1024;
@@ -71,6 +71,24 @@ values! {
         network_validator: NetworkValidator = NetworkValidator::default(),
         /// The debug container.
         debug_container: DebugContainer = DebugContainer::default(),
+        /// The injector itself.
+        proxy_injector: ProxyInjector = ProxyInjector::default(),
+    }
+}
+
+values! {
+    /// For whom the injector's webhook is called.
+    ProxyInjector {
+        /// Namespaces, as a Kubernetes label selector.
+        namespace_selector: Value = json!({ "matchExpressions": [
+            { "key": "config.linkerd.io/admission-webhooks", "operator": "NotIn", "values": ["disabled"] },
+            { "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "cert-manager"] },
+        ] }),
+        /// Pods and Services, as a Kubernetes label selector.
+        object_selector: Value = json!({ "matchExpressions": [
+            { "key": "linkerd.io/control-plane-component", "operator": "DoesNotExist" },
+            { "key": "linkerd.io/cni-resource", "operator": "DoesNotExist" },
+        ] }),
     }
 }
 

@@ -143,6 +143,8 @@ fn injector() -> Value {
         events(),
         rule("", &["namespaces", "replicationcontrollers"], &READ),
         rule("", &["pods"], &["list", "watch"]),
+        rule("", &["pods/eviction"], &["create"]),
+        rule("coordination.k8s.io", &["leases"], &["create", "get", "update"]),
         rule("extensions", &["deployments", "replicasets", "daemonsets", "statefulsets"], &READ),
         rule("apps", &["deployments", "replicasets", "daemonsets", "statefulsets"], &READ),
         rule("batch", &["cronjobs", "jobs"], &READ),
