@@ -34,8 +34,12 @@ const WATCH_SECS: u64 = 240;
 const WATCH_TIME: Duration = Duration::from_secs(WATCH_SECS + 15);
 /// Before looking again after an error.
 const BACKOFF: Duration = Duration::from_secs(2);
-/// Pods that are remembered as done with; a node has fewer.
+/// Pods that are remembered as done with, and owners; a node has fewer.
 const MAX_REMEMBERED: usize = 1024;
+/// How long an owner's next pod is left alone after one was deleted; twice as long after each. What a validator finds may have
+/// another reason, which deleting doesn't mend.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// A pod, as far as it matters here.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -109,6 +113,12 @@ impl Pod {
         Some(if owned { Repair::Delete } else { Repair::Tell })
     }
 
+    /// The uid of whoever makes it again.
+    fn owner(&self) -> &str {
+        let owners = self.metadata.owner_references.as_ref();
+        owners.and_then(|owners| owners.first()?["uid"].as_str()).unwrap_or(&self.metadata.uid)
+    }
+
     fn lost_the_race(&self) -> bool {
         let failed =
             |state: &ContainerState| state.terminated.as_ref().is_some_and(|ended| ended.exit_code == i64::from(FAILURE_EXIT_CODE));
@@ -130,6 +140,13 @@ pub struct Repairer {
     pub instance: String,
     /// What happened.
     pub metrics: Metrics,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+struct Past {
+    done: Done,
+    owners: Owners,
 }
 
 /// Uids of pods that were done with.
@@ -154,12 +171,40 @@ impl Done {
     }
 }
 
+/// Owners whose pods were deleted: which, how often in a row, and when last.
+#[derive(Debug, Default)]
+struct Owners(VecDeque<(String, u32, Instant)>);
+
+impl Owners {
+    /// Whether a pod of this owner may be deleted now; then it counts as deleted.
+    fn may_lose_one(&mut self, owner: &str, now: Instant) -> bool {
+        let place = self.0.iter().position(|(uid, ..)| uid == owner);
+        let before = place.and_then(|place| self.0.get(place)).map(|(_, times, last)| (*times, now.duration_since(*last)));
+        let times = match before {
+            Some((times, since)) if since < pause(times) => return false,
+            // It was well for long enough to begin anew.
+            Some((times, since)) if since < LONGEST_PAUSE * 2 => times + 1,
+            _ => 0,
+        };
+        place.and_then(|place| self.0.remove(place));
+        if self.0.len() == MAX_REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back((owner.to_owned(), times, now));
+        true
+    }
+}
+
+fn pause(times: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times)).min(LONGEST_PAUSE)
+}
+
 impl Repairer {
     /// Looks after the node's pods until the process ends.
     pub fn run(&self) -> ! {
-        let mut done = Done::default();
+        let mut past = Past::default();
         loop {
-            if let Err(error) = self.follow(&mut done) {
+            if let Err(error) = self.follow(&mut past) {
                 tracing::warn!(%error, "pods can't be followed, trying again");
                 thread::sleep(BACKOFF);
             }
@@ -167,14 +212,14 @@ impl Repairer {
     }
 
     /// One list, and one watch after it.
-    fn follow(&self, done: &mut Done) -> Result<(), ApiError> {
+    fn follow(&self, past: &mut Past) -> Result<(), ApiError> {
         // The token changes from time to time.
         let api = (self.api)()?;
         let pods = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}&labelSelector={MESHED}", self.node);
         let list: PodList = api.list(&pods, LIST_TIME)?;
         self.metrics.set_ready();
         for pod in &list.items {
-            self.look(&api, pod, done);
+            self.look(&api, pod, past);
         }
         let from = &list.metadata.resource_version;
         let watch = format!("{pods}&watch=true&timeoutSeconds={WATCH_SECS}&resourceVersion={from}");
@@ -186,18 +231,27 @@ impl Repairer {
                 return Ok(());
             }
             match serde_json::from_value::<Pod>(object) {
-                Ok(pod) if kind == "DELETED" => done.forget(&pod.metadata.uid),
-                Ok(pod) => self.look(&api, &pod, done),
+                Ok(pod) if kind == "DELETED" => past.done.forget(&pod.metadata.uid),
+                Ok(pod) => self.look(&api, &pod, past),
                 Err(error) => tracing::warn!(%error, "a pod can't be read"),
             }
         }
         Ok(())
     }
 
-    fn look(&self, api: &Api, pod: &Pod, done: &mut Done) {
+    fn look(&self, api: &Api, pod: &Pod, past: &mut Past) {
         let Some(repair) = pod.repair() else { return };
         let Metadata { namespace, name, uid, .. } = &pod.metadata;
-        if !done.first(uid) {
+        if !past.done.first(uid) {
+            return;
+        }
+        if repair == Repair::Delete && !past.owners.may_lose_one(pod.owner(), Instant::now()) {
+            tracing::warn!(
+                namespace,
+                pod = name,
+                "left alone for a while: pods of its owner were deleted before, and didn't get better"
+            );
+            past.done.forget(uid);
             return;
         }
         let outcome = match repair {
@@ -213,7 +267,7 @@ impl Repairer {
             Err(error) => {
                 tracing::error!(%error, namespace, pod = name, "can't be deleted");
                 // Its validator fails again, and it is looked at again.
-                done.forget(uid);
+                past.done.forget(uid);
             }
         }
     }
@@ -352,6 +406,21 @@ mod tests {
         assert!(done.first("a"));
         (0..2 * MAX_REMEMBERED).for_each(|uid| assert!(done.first(&uid.to_string())));
         assert_eq!(done.0.len(), MAX_REMEMBERED);
+    }
+
+    #[test]
+    fn an_owner_whose_pods_get_no_better_is_left_alone_longer_and_longer() {
+        let mut owners = Owners::default();
+        let mut now = Instant::now();
+        for times in 0..12 {
+            assert!(owners.may_lose_one("a", now), "{times}");
+            assert!(!owners.may_lose_one("a", now + pause(times) - Duration::from_millis(1)));
+            now += pause(times);
+        }
+        assert!(owners.may_lose_one("b", now), "another owner");
+        assert!(
+            owners.may_lose_one("a", now + 2 * LONGEST_PAUSE) && owners.may_lose_one("a", now + 2 * LONGEST_PAUSE + FIRST_PAUSE)
+        );
     }
 
     #[test]
