@@ -90,6 +90,16 @@ fn install() {
     for deployment in ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"] {
         kubectl(&format!("rollout status -n linkerd deployment/{deployment} --timeout=90s"));
     }
+    // The API server learns of the webhook's certificate a moment later; until then it lets pods through as they are.
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "probe", "namespace": "default", "annotations": { "linkerd.io/inject": "enabled" } },
+        "spec": { "containers": [{ "name": "a", "image": "localhost/test-programs:local" }] },
+    });
+    eventually("injection", SHORT, || {
+        kubectl_with("create --dry-run=server -o json -f -", &pod.to_string()).contains("linkerd-proxy").then_some(())
+    });
 }
 
 fn pod(app: &str) -> Option<Value> {
