@@ -17,6 +17,14 @@ use crate::{
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    match completion::answered() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("Error: {failure}");
+            return ExitCode::FAILURE;
+        }
+    }
     let mut args = std::env::args_os();
     let name = args.next().unwrap_or_default();
     let words: Vec<_> = args.collect();

@@ -68,6 +68,11 @@ impl Kind {
         })
     }
 
+    /// All of them.
+    pub fn every() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|(kind, _)| *kind)
+    }
+
     /// Its name in full; also the end of the label `dst_<name>` in the metrics of its clients.
     pub fn name(self) -> &'static str {
         NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, names)| names[0])

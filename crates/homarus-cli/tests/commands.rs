@@ -101,7 +101,37 @@ fn a_link_named_linkerd_is_us_and_controllers_are_called_as_charts_do() {
 
 #[test]
 fn shells_get_their_scripts() {
-    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef homarus"), ("fish", "complete -c homarus")] {
+    for (shell, mark) in [("bash", "complete "), ("zsh", "#compdef homarus"), ("fish", "complete ")] {
         check(&format!("completion {shell}"), 0, mark, "");
+        check(&format!("completion {shell}"), 0, "COMPLETE", "");
     }
+}
+
+#[test]
+fn shells_are_told_what_may_come_next() {
+    let ask = |words: &[&str]| {
+        let output = homarus().env("COMPLETE", "fish").arg("--").args(words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(ask(&["homarus", "che"]).contains(&"check".to_owned()));
+    assert!(ask(&["homarus", "check", "--pro"]).contains(&"--proxy".to_owned()));
+    // Types of resources are known without a cluster; names are not, and nobody is told of an error.
+    assert!(ask(&["homarus", "stat", "dep"]).contains(&"deployment".to_owned()));
+    assert_eq!(ask(&["homarus", "stat", "deploy/"]), Vec::<String>::new());
+}
+
+#[test]
+fn policies_and_profiles() {
+    check("profile --ignore-cluster --template -n shop web", 0, "name: web.shop.svc.cluster.local", "");
+    check("profile --ignore-cluster web", 2, "", "You must specify exactly one of --template or --open-api or --proto");
+    check("profile --ignore-cluster --template -n shop Web", 2, "", "invalid service \"Web\"");
+    let proto = run("profile --ignore-cluster -n shop --proto - -o json web", "package a; service B { rpc C (D) returns (E); }");
+    let profile: serde_json::Value = serde_json::from_slice(&proto.stdout).unwrap();
+    assert_eq!(profile["spec"]["routes"][0]["condition"]["pathRegex"], r"/a\.B/C");
+    let api = run("profile --ignore-cluster -n shop --open-api - web", "paths: {/a: {get: {}}}");
+    assert!(String::from_utf8(api.stdout).unwrap().contains("name: GET /a"));
+    check("check --explain l5d-existence-ns", 0, "### `control plane Namespace exists`", "");
+    check("check --explain nonsense", 2, "", "no check has the hint");
 }

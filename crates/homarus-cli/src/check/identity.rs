@@ -186,6 +186,26 @@ pub(super) async fn issuer_chains(facts: &Facts) -> Answer {
     Ok(Pass::Yes)
 }
 
+/// Whether a rotation of the roots waits for somebody.
+pub(super) async fn rotation(facts: &Facts) -> Answer {
+    let maps: Api<ConfigMap> = facts.of_control_plane()?;
+    let Some(map) = maps.get_opt("linkerd-identity-rotation").await? else { return Ok(Pass::Skip) };
+    let text = map.data.and_then(|mut data| data.remove("status")).unwrap_or_default();
+    let unreadable = |error| Problem(format!("ConfigMap linkerd-identity-rotation can't be read: {error}"));
+    waiting(&serde_json::from_str(&text).map_err(unreadable)?)
+}
+
+/// What the identity controller says of a rotation.
+fn waiting(status: &serde_json::Value) -> Answer {
+    let phase = status["phase"].as_str().unwrap_or_default();
+    let names = status["waitingFor"].as_array().into_iter().flatten();
+    let names: Vec<_> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    match phase {
+        "waiting for restarts" => unless_empty("these proxies have to be restarted before the old root can be dropped:", &names),
+        phase => Ok(Pass::As(phase.to_owned())),
+    }
+}
+
 /// Proxies that were injected before the anchors changed, and that nobody tells of the new ones.
 pub(super) async fn data_plane_anchors(facts: &Facts) -> Answer {
     let (anchors, client) = (anchors_pem(facts).await?, facts.client()?);
@@ -219,6 +239,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use homarus_identity::authority::Pair;
+
+    #[test]
+    fn rotations_wait_for_restarts() {
+        let status = |phase: &str| serde_json::json!({ "phase": phase, "waitingFor": ["shop/web-0"] });
+        assert_eq!(waiting(&status("at rest")), Ok(Pass::As("at rest".to_owned())));
+        assert!(waiting(&status("waiting for restarts")).unwrap_err().0.ends_with("\n\t* shop/web-0"));
+    }
 
     #[test]
     fn certificates_grow_old() {

@@ -195,6 +195,7 @@ fn certificates() -> Category {
             => identity::issuer_lasting;
         "issuer cert is issued by the trust anchor", "l5d-identity-issuer-cert-issued-by-trust-anchor", PLAIN
             => identity::issuer_chains;
+        "no rotation of the roots waits for restarts", "homarus-identity-rotation", WARNING => identity::rotation;
     })
 }
 

@@ -9,6 +9,7 @@ mod report;
 pub(crate) mod source;
 mod transform;
 
+use homarus_identity::TrustAnchors;
 use homarus_kube::injection::values::Values;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -69,20 +70,29 @@ async fn how(globals: &Globals, args: &Inject) -> Result<How, Failure> {
     let mode = if args.ingress { "ingress" } else { "enabled" };
     let mut values = Values::default();
     if !args.ignore_cluster {
-        values = stored_values(globals).await?;
+        values = stored_values(globals, args.manual).await?;
     }
     let action = if args.manual { Action::Whole(Box::new(values)) } else { Action::Annotate { mode } };
     Ok(How { action, annotations, control_plane_ns: globals.linkerd_namespace.clone(), version: version::ours() })
 }
 
-async fn stored_values(globals: &Globals) -> Result<Values, Failure> {
+/// What the mesh is like; with the roots that hold now, if `whole` proxies are to be written.
+async fn stored_values(globals: &Globals, whole: bool) -> Result<Values, Failure> {
     let remedy = "Validate the install with: 'homarus check', or use --ignore-cluster.";
     let cannot = |what: &str, error: &dyn std::fmt::Display| Failure::new(format!("{what}: {error}")).remedy(remedy);
     let cluster = Cluster::connect(globals).await.map_err(|error| cannot("Cannot connect to Kubernetes", &error))?;
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.control_plane_ns);
     let config = maps.get("linkerd-config").await.map_err(|error| cannot("Cannot find Linkerd", &error))?;
     let text = config.data.as_ref().and_then(|data| data.get("values")).map(String::as_str).unwrap_or_default();
-    Values::from_yaml(text).map_err(|error| cannot("Cannot find Linkerd", &error))
+    let mut values = Values::from_yaml(text).map_err(|error| cannot("Cannot find Linkerd", &error))?;
+    if whole {
+        let roots =
+            maps.get("linkerd-identity-trust-roots").await.map_err(|error| cannot("Cannot find the trust anchors", &error))?;
+        let roots = roots.data.and_then(|mut data| data.remove("ca-bundle.crt")).unwrap_or_default();
+        let roots = TrustAnchors::from_pem(&roots).map_err(|error| cannot("Cannot read the trust anchors", &error))?;
+        values.identity_trust_anchors_pem = roots.pem().to_owned();
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
