@@ -79,7 +79,8 @@ async fn watch(maps: &Api<ConfigMap>, asked: &str) -> Outcome {
     loop {
         let status = read(maps).await?;
         let (line, mine) = (status.line(), status.answered.as_deref() == Some(asked));
-        if line != last && mine {
+        // Steps between are over before anybody has read of them.
+        if line != last && mine && status.phase != "changing" {
             terminal::print(&format!("  {line}\n"))?;
             (last, since) = (line, std::time::Instant::now());
         }

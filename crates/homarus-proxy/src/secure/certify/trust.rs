@@ -154,6 +154,8 @@ impl Certify {
     /// Does what the controller says.
     fn hear(&self, update: TrustUpdate) {
         let TrustUpdate { bundle, issuer } = update;
+        // There from the first word on: it tells that this proxy follows.
+        let _ = self.registry.counter(&UPDATES, Labels::new().with("result", "adopted"));
         // The mark first: it may be heard only once if the bundle ends this stream.
         self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, issuer.clone()) != issuer);
         // A file of anchors is the operator's word, and followed by itself.
