@@ -89,6 +89,7 @@ pub async fn upgrade(globals: &Globals, args: &Upgrade) -> Outcome {
         base = chart::over(base, chart.preset(HA)?);
     }
     let user = said.apply(chart::over(base.clone(), flags.into_values()), &read_file)?;
+    let user = stored::forgetting(&base, user);
     certificates::warn_of_rotation(&base, &user);
     if !args.force {
         usable(globals, &chart, &user)?;
@@ -103,7 +104,7 @@ pub async fn upgrade(globals: &Globals, args: &Upgrade) -> Outcome {
 pub async fn prune(globals: &Globals, args: &Prune) -> Outcome {
     let cluster = connect(globals, "prune").await?;
     let user = fields(stored::find(Some(&cluster), None).await?);
-    let mut rendered = control_plane(globals, &Chart::embedded(Name::ControlPlane)?, user)?;
+    let mut rendered = control_plane(&globals.linkerd_namespace, &Chart::embedded(Name::ControlPlane)?, user)?;
     rendered.extend(stored_crds(globals, &cluster).await?);
     let left = leftovers::all(&cluster, leftovers::Of::Prune).await?;
     let stale =
@@ -117,7 +118,10 @@ pub async fn prune(globals: &Globals, args: &Prune) -> Outcome {
 async fn stored_crds(globals: &Globals, cluster: &Cluster) -> Result<Vec<Json>, Failure> {
     let installs = facts::gateway_api(cluster).await? == facts::GatewayApi::Ours;
     let values = fields(serde_json::json!({ "installGatewayAPI": installs }));
-    Ok(render(globals, &Chart::embedded(Name::Crds)?, values)?.into_iter().map(|manifest| manifest.object).collect())
+    Ok(render_into(&globals.linkerd_namespace, &Chart::embedded(Name::Crds)?, values)?
+        .into_iter()
+        .map(|manifest| manifest.object)
+        .collect())
 }
 
 /// Prints everything that is labelled as the mesh's.
@@ -182,30 +186,35 @@ async fn crds(globals: &Globals, cluster: Option<&Cluster>, said: &Overrides, ou
         let installs = facts::gateway_api(cluster).await?.installs(wanted)?;
         user.insert("installGatewayAPI".to_owned(), installs.into());
     }
-    let objects: Vec<Json> = render(globals, &chart, user)?.into_iter().map(|manifest| manifest.object).collect();
+    let objects: Vec<Json> =
+        render_into(&globals.linkerd_namespace, &chart, user)?.into_iter().map(|manifest| manifest.object).collect();
     eprintln!("Rendering Linkerd CRDs...\nNext, run `homarus install | kubectl apply -f -` to install the control plane.\n");
     terminal::print(&written(&objects, output)?)?;
     Ok(Exit::Ok)
 }
 
 fn print_control_plane(globals: &Globals, chart: &Chart, user: Values, output: Manifests) -> Outcome {
-    terminal::print(&written(&control_plane(globals, chart, user)?, output)?)?;
+    terminal::print(&written(&control_plane(&globals.linkerd_namespace, chart, user)?, output)?)?;
     Ok(Exit::Ok)
 }
 
+/// What `install` prints: the custom resources, those of the Gateway API too, and the control plane.
+pub(crate) fn objects(namespace: &str, user: Values) -> Result<(Vec<Json>, Vec<Json>), Failure> {
+    let gateway = fields(serde_json::json!({ "installGatewayAPI": true }));
+    let crds = render_into(namespace, &Chart::embedded(Name::Crds)?, gateway)?;
+    let control_plane = control_plane(namespace, &Chart::embedded(Name::ControlPlane)?, user)?;
+    Ok((crds.into_iter().map(|manifest| manifest.object).collect(), control_plane))
+}
+
 /// The control plane with what an upgrade needs to know of it.
-fn control_plane(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<Json>, Failure> {
-    let secret = stored::secret(&globals.linkerd_namespace, &user, &chart.values)?;
-    let manifests = render(globals, chart, user)?;
+fn control_plane(namespace: &str, chart: &Chart, user: Values) -> Result<Vec<Json>, Failure> {
+    let secret = stored::secret(namespace, &user, &chart.values)?;
+    let manifests = render_into(namespace, chart, user)?;
     let mut objects: Vec<Json> = manifests.into_iter().map(|manifest| manifest.object).collect();
     // The namespace has to be there first, everything else finds its order.
     let place = objects.iter().position(|object| object["kind"] == "Secret").unwrap_or(objects.len());
     objects.insert(place, secret);
     Ok(objects)
-}
-
-fn render(globals: &Globals, chart: &Chart, user: Values) -> Result<Vec<Manifest>, Failure> {
-    render_into(&globals.linkerd_namespace, chart, user)
 }
 
 /// The objects of a chart, as this program installs it.

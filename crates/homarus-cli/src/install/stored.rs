@@ -47,6 +47,19 @@ fn differing(user: &Values, defaults: &Values) -> Values {
     kept
 }
 
+/// On an upgrade a null removes what was stored, so that the chart's value counts again. Where nothing was stored it stays, and
+/// removes the chart's.
+pub(super) fn forgetting(before: &Values, mut user: Values) -> Values {
+    for (key, stored) in before {
+        match (user.get_mut(key), stored) {
+            (Some(Json::Object(inner)), Json::Object(stored)) => *inner = forgetting(stored, std::mem::take(inner)),
+            (Some(Json::Null), stored) if !stored.is_null() => drop(user.remove(key)),
+            _ => {}
+        }
+    }
+    user
+}
+
 /// Numbers are the same whether they came by a file or by a flag.
 fn same(value: &Json, default: &Json) -> bool {
     match (value.as_f64(), default.as_f64()) {
@@ -116,6 +129,14 @@ mod tests {
         let defaults = fields(json!({ "a": 1.0, "b": { "c": 2.0, "d": "x" }, "l": [1], "e": { "f": 1.0 } }));
         let user = fields(json!({ "a": 1, "b": { "c": 3, "d": "x" }, "l": [], "e": { "f": 1 }, "g": null, "h": { "i": 1 } }));
         assert_eq!(Json::Object(differing(&user, &defaults)), json!({ "b": { "c": 3 }, "l": [], "g": null, "h": { "i": 1 } }));
+    }
+
+    #[test]
+    fn a_null_forgets_what_was_stored() {
+        let before = fields(json!({ "a": 1, "b": { "c": 2, "d": 3 }, "e": null }));
+        let user = fields(json!({ "a": null, "b": { "c": null, "d": 3 }, "e": null, "f": null }));
+        let left = Json::Object(forgetting(&before, user));
+        assert_eq!(left, json!({ "b": { "d": 3 }, "e": null, "f": null }));
     }
 
     #[test]

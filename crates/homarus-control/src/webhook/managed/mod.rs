@@ -31,8 +31,10 @@ use step::{Held, Step};
 
 /// How often to look at Secret and configuration.
 const LOOK: Duration = Duration::from_secs(10);
-/// How often while something is to be done, or can't be.
+/// How often while something is to be done, and at the start while it can't be.
 const SOON: Duration = Duration::from_millis(500);
+/// How long the start is: whatever is missing then is probably being applied.
+const START: Duration = Duration::from_secs(60);
 /// How long a look may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Says on what was made at run time who made it, so that nobody takes it for a leftover.
@@ -110,7 +112,11 @@ impl Managed {
             if matches!(looked, Ok(Look::Settled)) || impatient {
                 gate.open();
             }
-            let pause = if matches!(looked, Ok(Look::Settled)) { LOOK } else { SOON };
+            let pause = match looked {
+                Ok(Look::Worked) => SOON,
+                Ok(Look::Unknown) | Err(_) if began.elapsed() < START => SOON,
+                _ => LOOK,
+            };
             tokio::select! {
                 () = drain.signaled() => return,
                 () = tokio::time::sleep(pause) => {}
