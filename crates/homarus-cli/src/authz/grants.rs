@@ -16,7 +16,15 @@ pub(super) struct Policies {
     pub(super) servers: Vec<DynamicObject>,
     pub(super) server_authorizations: Vec<DynamicObject>,
     pub(super) authorization_policies: Vec<DynamicObject>,
-    pub(super) routes: Vec<DynamicObject>,
+    pub(super) routes: Vec<Route>,
+}
+
+/// A route of either group, which policies may be about. A list's objects don't say what they are.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) group: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) object: DynamicObject,
 }
 
 /// A policy that holds for a port, or for a route to it.
@@ -66,16 +74,16 @@ impl Policies {
                     dangling.push(format!("AuthorizationPolicy {} targets Server {name}, which doesn't exist", policy.name_any()));
                 }
                 "Server" => grants.extend(servers.iter().filter(|server| server.name_any() == name).map(|_| row("*", name))),
-                "HTTPRoute" => match self.routes.iter().find(|route| route.name_any() == name) {
+                kind @ ("HTTPRoute" | "GRPCRoute") => match self.route(text("group").unwrap_or_default(), kind, name) {
                     None => dangling
-                        .push(format!("AuthorizationPolicy {} targets HTTPRoute {name}, which doesn't exist", policy.name_any())),
+                        .push(format!("AuthorizationPolicy {} targets {kind} {name}, which doesn't exist", policy.name_any())),
                     Some(route) => {
                         let parents = parents(route);
                         dangling.extend(
                             parents
                                 .iter()
                                 .filter(|parent| !self.has_server(parent))
-                                .map(|parent| format!("HTTPRoute {name} refers to Server {parent}, which doesn't exist")),
+                                .map(|parent| format!("{kind} {name} refers to Server {parent}, which doesn't exist")),
                         );
                         let of_route = servers.iter().filter(|server| parents.contains(&server.name_any()));
                         grants.extend(of_route.map(|server| row(name, &server.name_any())));
@@ -85,6 +93,11 @@ impl Policies {
             }
         }
         (once(grants), dangling)
+    }
+
+    fn route(&self, group: &str, kind: &str, name: &str) -> Option<&DynamicObject> {
+        let meant = |route: &&Route| route.group == group && route.kind == kind && route.object.name_any() == name;
+        self.routes.iter().find(meant).map(|route| &route.object)
     }
 
     fn has_server(&self, name: &str) -> bool {
@@ -155,7 +168,11 @@ mod tests {
     }
 
     fn policy(name: &str, kind: &str, target: &str) -> DynamicObject {
-        object(name, json!({}), json!({ "targetRef": { "kind": kind, "name": target } }))
+        of_group(name, "policy.linkerd.io", kind, target)
+    }
+
+    fn of_group(name: &str, group: &str, kind: &str, target: &str) -> DynamicObject {
+        object(name, json!({}), json!({ "targetRef": { "group": group, "kind": kind, "name": target } }))
     }
 
     fn policies() -> Policies {
@@ -183,8 +200,27 @@ mod tests {
                 policy("route", "HTTPRoute", "login"),
                 policy("no-route", "HTTPRoute", "gone"),
             ],
-            routes: vec![object("login", json!({}), parents)],
+            routes: vec![Route { group: "policy.linkerd.io", kind: "HTTPRoute", object: object("login", json!({}), parents) }],
         }
+    }
+
+    #[test]
+    fn routes_are_known_by_group_and_kind() {
+        let to = |server: &str| object("login", json!({}), json!({ "parentRefs": [{ "kind": "Server", "name": server }] }));
+        let gateway = "gateway.networking.k8s.io";
+        let mut policies = policies();
+        policies.server_authorizations.clear();
+        policies.routes.push(Route { group: gateway, kind: "HTTPRoute", object: to("web-81") });
+        policies.routes.push(Route { group: gateway, kind: "GRPCRoute", object: to("web-http") });
+        policies.authorization_policies = vec![
+            of_group("a", gateway, "HTTPRoute", "login"),
+            of_group("b", gateway, "GRPCRoute", "login"),
+            of_group("c", "", "HTTPRoute", "login"),
+        ];
+        let (grants, dangling) = policies.for_pods("shop", &[pod("web")]);
+        let rows: Vec<_> = grants.iter().map(|g| format!("{} {}", g.server, g.policy)).collect();
+        assert_eq!(rows, ["web-81 a", "web-http b"]);
+        assert_eq!(dangling, ["AuthorizationPolicy c targets HTTPRoute login, which doesn't exist"]);
     }
 
     #[test]

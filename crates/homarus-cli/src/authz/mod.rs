@@ -15,10 +15,16 @@ use crate::table::Table;
 use crate::terminal;
 use crate::workloads::Workloads;
 
-use grants::Policies;
+use grants::{Policies, Route};
 
 /// The group of all policies.
 const GROUP: &str = "policy.linkerd.io";
+/// What policies may be about besides Servers: group, version, kind.
+const ROUTES: [(&str, &str, &str); 3] = [
+    (GROUP, "v1beta3", "HTTPRoute"),
+    ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
+    ("gateway.networking.k8s.io", "v1", "GRPCRoute"),
+];
 /// The narrowest that columns may be, so that short tables look like long ones.
 const LEAST: [usize; 4] = [6, 6, 21, 21];
 
@@ -33,11 +39,17 @@ pub async fn run(cluster: &Cluster, args: &Args) -> Outcome {
         return Err(Failure::new(format!("no pods of {target} in namespace {namespace:?}"))
             .remedy("Are name and namespace right? Choose the namespace with -n."));
     }
+    let mut routes = Vec::new();
+    for (group, version, kind) in ROUTES {
+        // The Gateway API's may be missing, and are no fault then.
+        let found = known(&cluster.client, &namespace, &GroupVersionKind::gvk(group, version, kind)).await?;
+        routes.extend(found.unwrap_or_default().into_iter().map(|object| Route { group, kind, object }));
+    }
     let policies = Policies {
         servers: list(&cluster.client, &namespace, "v1beta3", "Server").await?,
         server_authorizations: list(&cluster.client, &namespace, "v1beta1", "ServerAuthorization").await?,
         authorization_policies: list(&cluster.client, &namespace, "v1alpha1", "AuthorizationPolicy").await?,
-        routes: list(&cluster.client, &namespace, "v1beta3", "HTTPRoute").await?,
+        routes,
     };
     let (grants, dangling) = policies.for_pods(&namespace, &pods);
     for line in dangling {
@@ -65,16 +77,20 @@ fn target(words: &[String]) -> Result<Target, Failure> {
     }
 }
 
-/// All objects of a kind of policy. Where there is no such kind, there are none of it.
+/// All objects of a kind of policy.
 async fn list(client: &Client, namespace: &str, version: &str, kind: &str) -> Result<Vec<DynamicObject>, Failure> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, version, kind));
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    known(client, namespace, &GroupVersionKind::gvk(GROUP, version, kind)).await?.ok_or_else(|| {
+        Failure::new(format!("the cluster has no {kind}s ({GROUP}/{version})"))
+            .remedy("Is the mesh installed? `homarus check --crds` tells, `homarus install --crds` helps.")
+    })
+}
+
+/// All objects of a kind; none where the cluster doesn't know it.
+async fn known(client: &Client, namespace: &str, kind: &GroupVersionKind) -> Result<Option<Vec<DynamicObject>>, Failure> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(kind));
     match api.list(&ListParams::default()).await {
-        Ok(list) => Ok(list.items),
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            Err(Failure::new(format!("the cluster has no {kind}s ({GROUP}/{version})"))
-                .remedy("Is the mesh installed? `homarus check --crds` tells, `homarus install --crds` helps."))
-        }
+        Ok(list) => Ok(Some(list.items)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -67,9 +67,7 @@ pub(crate) async fn sweep(context: Arc<Context>) {
                 continue;
             }
         };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || remove_others(&folders, &known)).await {
-            tracing::warn!(%error, "cannot remove the folder of a claim that is gone");
-        }
+        let _ = tokio::task::spawn_blocking(move || remove_others(&folders, &known)).await;
     }
 }
 
@@ -78,10 +76,14 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-fn remove_others(folders: &[PathBuf], known: &HashSet<String>) -> io::Result<()> {
+/// One that can't be removed keeps none of the others.
+fn remove_others(folders: &[PathBuf], known: &HashSet<String>) {
     let uid = |folder: &Path| folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-    let gone = folders.iter().filter(|folder| uid(folder).is_none_or(|uid| !known.contains(&uid)));
-    gone.into_iter().try_for_each(fs::remove_dir_all)
+    for folder in folders.iter().filter(|folder| uid(folder).is_none_or(|uid| !known.contains(&uid))) {
+        if let Err(error) = fs::remove_dir_all(folder) {
+            tracing::warn!(%error, folder = %folder.display(), "cannot remove the folder of a claim that is gone");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,7 +100,8 @@ mod tests {
             fs::create_dir_all(folder.join(uid)).unwrap();
             fs::write(folder.join(uid).join("file"), "kept").unwrap();
         }
-        remove_others(&folders(&folder), &HashSet::from(["a".to_owned()])).unwrap();
+        let with_one_that_fails = [vec![folder.join("0")], folders(&folder)].concat();
+        remove_others(&with_one_that_fails, &HashSet::from(["a".to_owned()]));
         assert_eq!(fs::read_to_string(folder.join("a/file")).unwrap(), "kept");
         assert!(!folder.join("b").exists());
     }
