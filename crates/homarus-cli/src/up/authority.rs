@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use homarus_identity::authority::{MakeError, Pair};
 use homarus_identity::{Certificate, Key, pem};
-use homarus_kube::manifests::{KeyPair, Options};
 use homarus_local::up::State;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
@@ -18,23 +18,20 @@ const LEFT: Duration = DAY.saturating_mul(90);
 const ROOT_NAME: &str = "root.linkerd.cluster.local";
 const ISSUER_NAME: &str = "identity.linkerd.cluster.local";
 
-/// The root and issuer that were kept, or new ones; the webhook's certificate is always new.
-pub(super) fn options(state: Option<&State>, now: SystemTime) -> Result<Options, Failure> {
+/// The root and issuer that were kept, or new ones, as values of the chart.
+pub(super) fn values(state: Option<&State>, now: SystemTime) -> Result<Value, Failure> {
     let (root, issuer) = match state.and_then(|state| kept(state, now)) {
         Some(kept) => kept,
         None => made(state, now)?,
     };
-    let name = Options::injector_name("linkerd");
-    let injector = Pair::server(&[&name], ISSUER_LIFETIME, now).map_err(failed)?;
-    Ok(Options::new(root.certificate.to_pem(), key_pair(&issuer), key_pair(&injector)))
+    Ok(json!({
+        "identityTrustAnchorsPEM": root.certificate.to_pem(),
+        "identity": { "issuer": { "tls": { "crtPEM": issuer.certificate.to_pem(), "keyPEM": issuer.key_pem() } } },
+    }))
 }
 
 fn failed(error: MakeError) -> Failure {
     Failure::new(format!("cannot make the certificates of the mesh: {error}"))
-}
-
-fn key_pair(pair: &Pair) -> KeyPair {
-    KeyPair { certificate: pair.certificate.to_pem(), key: pair.key_pem() }
 }
 
 fn kept(state: &State, now: SystemTime) -> Option<(Pair, Pair)> {
@@ -69,13 +66,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State::take(&folder.path().join("state")).unwrap();
         let now = SystemTime::now();
-        let at = |now| options(Some(&state), now).unwrap();
+        let at = |now| values(Some(&state), now).unwrap();
         let first = at(now);
-        assert_eq!(first.trust_anchors, at(now).trust_anchors);
-        assert_eq!(first.issuer.certificate, at(now + DAY).issuer.certificate);
-        assert_ne!(first.injector.certificate, at(now).injector.certificate);
-        assert_ne!(first.trust_anchors, at(now + DAY * 300).trust_anchors, "an issuer that ends soon is replaced with its root");
-        let unkept = options(None, now).unwrap();
-        assert_ne!(unkept.trust_anchors, options(None, now).unwrap().trust_anchors);
+        assert_eq!(first, at(now));
+        assert_eq!(first, at(now + DAY));
+        let roots = |values: &Value| values["identityTrustAnchorsPEM"].clone();
+        assert_ne!(roots(&first), roots(&at(now + DAY * 300)), "an issuer that ends soon is replaced with its root");
+        assert_ne!(roots(&values(None, now).unwrap()), roots(&values(None, now).unwrap()));
     }
 }

@@ -1,19 +1,11 @@
-//! A real cluster: images loaded, and the control plane applied as plain manifests.
+//! A real cluster: images loaded, and the control plane installed as its user installs it.
 
 use super::Cluster;
-use homarus_identity::authority::Pair;
-use homarus_kube::{
-    crds,
-    manifests::{KeyPair, Options, control_plane},
-};
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, SystemTime},
-};
+use serde::Deserialize;
+use serde_json::Value;
+use std::{path::Path, process::Command};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Installs the mesh.
 pub fn install(cluster: &Cluster) {
@@ -21,9 +13,12 @@ pub fn install(cluster: &Cluster) {
     if let Some(name) = std::env::var_os("HOMARUS_CLUSTER") {
         load_images(&name);
     }
-    let options = options();
-    cluster.apply_all(&crds::all());
-    cluster.apply_all(&control_plane(&options).unwrap());
+    for words in [&["install", "--crds"][..], &["install"]] {
+        let manifests = cluster.homarus(words).unwrap();
+        let documents = serde_yaml_ng::Deserializer::from_str(&manifests);
+        let objects: Vec<Value> = documents.map(|document| Value::deserialize(document).unwrap()).collect();
+        cluster.apply_all(&objects.into_iter().filter(|object| !object.is_null()).collect::<Vec<_>>());
+    }
     for name in ["linkerd-identity", "linkerd-destination", "linkerd-proxy-injector"] {
         cluster.wait_for_deployment("linkerd", name);
     }
@@ -41,17 +36,4 @@ fn load_images(cluster: &std::ffi::OsStr) {
     for mut load in loads {
         assert!(load.wait().unwrap().success());
     }
-}
-
-/// The options of an installation with images from nowhere.
-fn options() -> Options {
-    let now = SystemTime::now();
-    let root = Pair::root("root.linkerd.cluster.local", YEAR, now).unwrap();
-    let issuer = root.issuer("identity.linkerd.cluster.local", YEAR, now).unwrap();
-    let injector = Pair::server(&[&Options::injector_name("linkerd")], YEAR, now).unwrap();
-    let pem = |pair: &Pair| KeyPair { certificate: pair.certificate.to_pem(), key: pair.key_pem() };
-    let mut options = Options::new(root.certificate.to_pem(), pem(&issuer), pem(&injector));
-    options.controller_image = format!("localhost/homarus:{}", options.version);
-    options.proxy_image = "localhost/homarus-proxy".into();
-    options
 }
