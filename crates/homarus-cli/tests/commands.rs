@@ -135,3 +135,50 @@ fn policies_and_profiles() {
     check("check --explain l5d-existence-ns", 0, "### `control plane Namespace exists`", "");
     check("check --explain nonsense", 2, "", "no check has the hint");
 }
+
+/// A folder with programs, as scripts.
+fn programs(scripts: &[(&str, &str)]) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    for (name, script) in scripts {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn extensions_check_themselves_whatever_the_core_finds() {
+    let metadata =
+        |name: &str| format!(r#"[ "$1" = _extension-metadata ] && echo '{{"name":"{name}","checks":"always"}}' && exit"#);
+    let hello = format!(
+        "{}\necho \"{{\\\"success\\\":true,\\\"categories\\\":[{{\\\"categoryName\\\":\\\"hello\\\",\\\"checks\\\":[{{\\\"description\\\":\\\"$*\\\",\\\"result\\\":\\\"success\\\"}}]}}]}}\"",
+        metadata("linkerd-hello")
+    );
+    let broken = format!("{}\necho nonsense", metadata("homarus-broken"));
+    let folder = programs(&[("linkerd-hello", &hello), ("homarus-broken", &broken), ("linkerd-quiet", "exit 0")]);
+    let line = "check --proxy -n shop --kubeconfig /nonexistent/config --wait 0s -o json";
+    let output = homarus().env("PATH", folder.path()).args(line.split(' ')).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| report["categories"].as_array().unwrap().iter().find(|category| category["categoryName"] == name);
+    let flags =
+        "--kubeconfig=/nonexistent/config --linkerd-namespace=linkerd --namespace=shop --proxy=true --wait=0s --output=json";
+    assert_eq!(of("hello").unwrap()["checks"][0]["description"], format!("check {flags}"));
+    let broken = &of("homarus-broken").unwrap()["checks"][0];
+    assert_eq!(broken["description"], format!("Running: homarus-broken check {flags}"));
+    assert!(broken["error"].as_str().unwrap().starts_with("invalid extension check output from"), "{broken}");
+    assert!(of("linkerd-quiet").is_none() && of("kubernetes-api").is_some());
+}
+
+#[test]
+fn other_words_are_the_programs_of_extensions() {
+    let folder = programs(&[("linkerd-hello", "echo \"hello $*\""), ("homarus-bye", "echo bye; exit 3")]);
+    let run = |words: &[&str]| homarus().env("PATH", folder.path()).args(words).output().unwrap();
+    let hello = run(&["hello", "a", "--b"]);
+    assert_eq!((hello.status.code(), hello.stdout.as_slice()), (Some(0), &b"hello a --b\n"[..]));
+    let bye = run(&["bye"]);
+    assert_eq!((bye.status.code(), bye.stdout.as_slice()), (Some(1), &b"bye\n"[..]));
+    assert_eq!(String::from_utf8(bye.stderr).unwrap(), "Error: exit status 3\n");
+}

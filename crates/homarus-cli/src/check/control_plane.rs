@@ -27,7 +27,7 @@ pub(super) async fn config_map(facts: &Facts) -> Answer {
     Ok(Pass::Yes)
 }
 
-/// Only Linkerd's own control plane has a heartbeat, and says so in its values.
+/// Values say whether there is a heartbeat.
 pub(super) async fn heartbeat_account(facts: &Facts) -> Answer {
     match facts.values().await?.get("disableHeartBeat").and_then(serde_yaml_ng::Value::as_bool) {
         Some(false) => accounts(facts, &["linkerd-heartbeat".to_owned()]).await,
