@@ -14,16 +14,20 @@
 //! from a server of our own here, from RabbitMQ itself in `mesh`; 224 and 249 want policies of routes; 237-246 egress
 //! policies; 247 and 248 rate limits; 251 circuit breaking. All of these belong to later parts of the mesh.
 //!
+//! 1 to 19 are about installing, which the embedded cluster doesn't need: they are in `lifecycle`, `e2e/book` and `inject`'s own tests.
+//!
 //! With `LINKERD2_PROXY_BIN` a linkerd2-proxy takes the place of our proxy on either side, on a real cluster: [`interop`].
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
 mod discovery;
+mod injection;
 mod interop;
 mod outside;
 mod paths;
 mod policy;
 mod protocols;
+mod workloads;
 
 use cluster::Shell;
 

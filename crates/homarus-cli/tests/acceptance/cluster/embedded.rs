@@ -11,7 +11,9 @@ use std::{
 ///
 /// It ends with this process: the thread that started it lives as long, and its end is what the kernel tells.
 pub fn start() -> PathBuf {
-    let state = std::env::temp_dir().join(format!("homarus-scenarios-{}", std::process::id()));
+    // In a sandbox processes have small numbers, the same in each.
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    let state = std::env::temp_dir().join(format!("homarus-scenarios-{}-{now}", std::process::id()));
     let (up, is_up) = mpsc::channel();
     std::thread::spawn(move || {
         let mut process = Command::new("setpriv")

@@ -117,6 +117,12 @@ impl Cluster {
         }
     }
 
+    /// Says how an object stands, in the place of whoever else would.
+    pub fn patch_status(&self, namespace: &str, name: &str, resource: &kube::core::ApiResource, status: &Value) {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, resource);
+        self.ask(api.patch_status(name, &PatchParams::default(), &Patch::Merge(status))).unwrap();
+    }
+
     /// Waits until all pods of a deployment are available and none is of an older template.
     pub fn wait_for_deployment(&self, namespace: &str, name: &str) {
         let api: Api<Deployment> = self.api(namespace);
