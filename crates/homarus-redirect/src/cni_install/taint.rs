@@ -1,7 +1,9 @@
 //! Keeps pods off a node until its traffic is redirected: nodes register with our taint (kubelet's
 //! `--register-with-taints`), and the installer takes it away when it is ready. When it ends to start again, as in an
-//! upgrade, it puts it back; when it ends for good, it doesn't, or the node would never get a pod again.
+//! upgrade, it puts it back; when it ends for good, or because it is to be on other nodes, it doesn't, or the node would
+//! never get a pod again.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -26,6 +28,15 @@ pub struct Node {
     pub name: String,
     /// The installer's namespace.
     pub namespace: String,
+    placement: OnceLock<Placement>,
+}
+
+/// On which nodes installers are to be.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Placement {
+    node_selector: Value,
+    affinity: Value,
 }
 
 #[derive(Deserialize)]
@@ -47,11 +58,24 @@ struct Metadata {
 #[serde(default)]
 struct Spec {
     taints: Option<Vec<Value>>,
+    template: Template,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Template {
+    spec: Placement,
 }
 
 impl Node {
+    /// The node of this name, and the namespace of its installer.
+    pub fn new(name: String, namespace: String) -> Self {
+        Self { name, namespace, placement: OnceLock::new() }
+    }
+
     /// Lets pods onto the node. What fails is tried again when the installer looks again.
     pub fn release(&self, account: &Account) {
+        self.remember(account);
         match self.change(account, without_taint) {
             Ok(true) => tracing::info!(node = self.name, taint = TAINT, "taint removed"),
             Ok(false) => {}
@@ -68,19 +92,39 @@ impl Node {
         }
     }
 
+    /// Remembers where installers are to be while this one is.
+    fn remember(&self, account: &Account) {
+        if self.placement.get().is_some() {
+            return;
+        }
+        let asked = account.access().and_then(Api::new).and_then(|api| api.get::<Object>(&self.daemon_set(), QUESTION_TIME));
+        match asked {
+            Ok(daemon_set) => _ = self.placement.set(daemon_set.spec.template.spec),
+            Err(error) => tracing::debug!(%error, "the DaemonSet can't be read"),
+        }
+    }
+
+    fn daemon_set(&self) -> String {
+        format!("/apis/apps/v1/namespaces/{}/daemonsets/{DAEMON_SET}", self.namespace)
+    }
+
     fn will_be_back(&self, account: &Account) -> Result<bool, ApiError> {
         let api = Api::new(account.access()?)?;
-        let namespace = format!("/api/v1/namespaces/{}", self.namespace);
-        let daemon_set = format!("/apis/apps/v1/namespaces/{}/daemonsets/{DAEMON_SET}", self.namespace);
-        for path in [namespace, daemon_set] {
+        for path in [format!("/api/v1/namespaces/{}", self.namespace), self.daemon_set()] {
             match api.get::<Object>(&path, QUESTION_TIME) {
-                Ok(object) if object.metadata.deletion_timestamp.is_none() => {}
-                Ok(_) => return Ok(false),
+                Ok(object) if object.metadata.deletion_timestamp.is_some() => return Ok(false),
+                Ok(object) if path == self.daemon_set() && !self.is_placed_as(&object.spec.template.spec) => return Ok(false),
+                Ok(_) => {}
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
         Ok(true)
+    }
+
+    /// Whether installers are to be on the same nodes as when this one began; no, if that isn't known.
+    fn is_placed_as(&self, now: &Placement) -> bool {
+        self.placement.get() == Some(now)
     }
 
     /// Tells whether anything had to be changed.
@@ -123,6 +167,16 @@ fn with_taint(mut taints: Vec<Value>) -> Option<Vec<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_is_no_longer_meant_is_not_held_back() {
+        let placement = |selector: Value| Placement { node_selector: selector, affinity: Value::Null };
+        let node = Node::new("n".into(), "linkerd-cni".into());
+        assert!(!node.is_placed_as(&Placement::default()), "nothing is known");
+        let _ = node.placement.set(placement(json!({ "kubernetes.io/os": "linux" })));
+        assert!(node.is_placed_as(&placement(json!({ "kubernetes.io/os": "linux" }))));
+        assert!(!node.is_placed_as(&placement(json!({ "gpu": "no" }))));
+    }
 
     #[test]
     fn only_our_taint_comes_and_goes() {

@@ -105,8 +105,8 @@ pub enum Repair {
 impl Pod {
     /// What it needs, if anything.
     pub fn repair(&self) -> Option<Repair> {
-        let over = matches!(self.status.phase.as_str(), "Failed" | "Succeeded");
-        if over || self.metadata.deletion_timestamp.is_some() || !self.lost_the_race() {
+        // One that runs has got past its validator, whatever that said before.
+        if self.status.phase != "Pending" || self.metadata.deletion_timestamp.is_some() || !self.lost_the_race() {
             return None;
         }
         let owned = self.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
@@ -123,7 +123,8 @@ impl Pod {
         let failed =
             |state: &ContainerState| state.terminated.as_ref().is_some_and(|ended| ended.exit_code == i64::from(FAILURE_EXIT_CODE));
         let mut validators = self.status.init_container_statuses.iter().flatten().filter(|status| status.name == VALIDATOR);
-        validators.any(|status| failed(&status.state) || failed(&status.last_state))
+        let passed = |state: &ContainerState| state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
+        validators.any(|status| failed(&status.state) || failed(&status.last_state) && !passed(&status.state))
     }
 }
 
@@ -370,6 +371,8 @@ mod tests {
         assert_eq!(pod(validator(ended(95), json!({}))).repair(), Some(Repair::Delete));
         for other in [
             validator(ended(0), json!({})),
+            validator(ended(0), ended(95)),
+            json!({ "phase": "Running", "initContainerStatuses": [{ "name": VALIDATOR, "state": {}, "lastState": ended(95) }] }),
             validator(waiting.clone(), ended(1)),
             validator(waiting, json!({})),
             json!({ "initContainerStatuses": [{ "name": "other", "lastState": ended(95) }] }),

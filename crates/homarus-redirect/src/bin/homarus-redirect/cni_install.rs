@@ -102,7 +102,7 @@ impl InstallArgs {
             program: PathBuf::from(SELF),
             entry: cni_install::entry(&config, &kubeconfig, &namespace)?,
             account: Account { folder: self.account, roots, host: self.api_host, port: self.api_port },
-            node: self.taint_node.filter(|name| !name.is_empty()).map(|name| Node { name, namespace }),
+            node: self.taint_node.filter(|name| !name.is_empty()).map(|name| Node::new(name, namespace)),
         };
         let (wake, wakes) = mpsc::channel();
         let folders: [&Path; 2] = [&installer.host.net_dir, &installer.account.folder];
