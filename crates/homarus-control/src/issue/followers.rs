@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt};
 use homarus_daemon::drain::Drain;
@@ -23,7 +24,7 @@ const MAX_FOLLOWERS: usize = 200_000;
 const LINGER: Duration = Duration::from_secs(60);
 
 /// What a follower said last.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     /// The fingerprint of its bundle.
     pub(super) bundle: String,
@@ -31,6 +32,8 @@ pub(super) struct Standing {
     pub(super) issuer: String,
     /// Its identity, as it was verified; none: it showed none.
     pub(super) identity: Option<String>,
+    /// When it said so, in milliseconds since the epoch: it may have said something else to another replica.
+    pub(super) at: u64,
 }
 
 #[derive(Debug)]
@@ -109,7 +112,11 @@ impl Trust for Teller {
         let WatchRequest { instance, bundle, issuer, .. } = request.into_inner();
         let present = match instance.as_str() {
             "" => None,
-            instance => self.followers.enter(instance, Standing { bundle, issuer, identity }),
+            instance => {
+                let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+                let standing = Standing { bundle, issuer, identity, at: at.try_into().unwrap_or_default() };
+                self.followers.enter(instance, standing)
+            }
         };
         let mut drain = self.drain.clone();
         let until = async move { drain.signaled().await };
@@ -134,7 +141,7 @@ mod tests {
     use super::*;
 
     fn standing(bundle: &str) -> Standing {
-        Standing { bundle: bundle.into(), issuer: "i".into(), identity: None }
+        Standing { bundle: bundle.into(), issuer: "i".into(), identity: None, at: 0 }
     }
 
     #[tokio::test(start_paused = true)]

@@ -58,6 +58,9 @@ use tokens::ClusterTokens;
 /// The largest request that is read: a token and a signing request fit many times.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
+/// Streams on one connection: the proxy in front of us may carry those of every other proxy on one, and they stay open.
+const MAX_STREAMS: u32 = 200_000;
+
 /// The flags of `homarus controller identity`. Linkerd's charts pass them with one dash: see
 /// [`double_dashes`](homarus_daemon::args::double_dashes).
 #[derive(Clone, Debug, ClapArgs)]
@@ -205,6 +208,7 @@ async fn serve<T: tokens::ReviewTokens>(
         }
     });
     tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(Duration::from_secs(60)))
         .serve_with_incoming_shutdown(services, incoming, async move { drain.signaled().await })
         .await

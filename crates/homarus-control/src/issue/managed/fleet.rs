@@ -42,7 +42,8 @@ struct Group {
     bundle: String,
     issuer: String,
     identity: Option<String>,
-    pods: Vec<String>,
+    /// With when they said so.
+    pods: Vec<(String, u64)>,
 }
 
 fn short(uid: &str) -> String {
@@ -56,20 +57,15 @@ pub(super) fn said(standings: HashMap<String, Standing>) -> Said {
 
 impl Seen {
     pub(super) fn new(said: &Said, at: u64) -> Self {
-        let mut groups: HashMap<&Standing, Vec<String>> = HashMap::new();
-        for (pod, standing) in said {
-            groups.entry(standing).or_default().push(pod.clone());
+        let mut groups: BTreeMap<_, Vec<(String, u64)>> = BTreeMap::new();
+        for (pod, Standing { bundle, issuer, identity, at }) in said {
+            groups.entry((bundle, issuer, identity)).or_default().push((pod.clone(), *at));
         }
-        let mut groups: Vec<Group> = groups
-            .into_iter()
-            .map(|(standing, mut pods)| {
-                pods.sort_unstable();
-                let Standing { bundle, issuer, identity } = standing.clone();
-                Group { bundle, issuer, identity, pods }
-            })
-            .collect();
-        groups.sort_unstable_by(|a, b| a.pods.cmp(&b.pods));
-        Self { at, groups }
+        let group = |((bundle, issuer, identity), mut pods): ((&String, &String, &Option<String>), Vec<_>)| {
+            pods.sort_unstable();
+            Group { bundle: bundle.clone(), issuer: issuer.clone(), identity: identity.clone(), pods }
+        };
+        Self { at, groups: groups.into_iter().map(group).collect() }
     }
 
     /// Whether both say the same, whenever.
@@ -78,16 +74,19 @@ impl Seen {
     }
 }
 
-/// Adds what the other replicas have written down. Who says something here, says it last.
+/// Adds what the other replicas have written down. What a pod said last counts: whoever opens another stream may do so at
+/// another replica, and the one before remembers it for a while.
 pub(super) fn join(mine: Said, others: impl IntoIterator<Item = Seen>, now: u64) -> Said {
-    let mut all = Said::new();
+    let mut all = mine;
     for seen in others.into_iter().filter(|seen| seen.at + STALE.as_secs() >= now) {
         for Group { bundle, issuer, identity, pods } in seen.groups {
-            let standing = Standing { bundle, issuer, identity };
-            all.extend(pods.into_iter().map(|pod| (pod, standing.clone())));
+            for (pod, at) in pods {
+                if all.get(&pod).is_none_or(|known| known.at < at) {
+                    all.insert(pod, Standing { bundle: bundle.clone(), issuer: issuer.clone(), identity: identity.clone(), at });
+                }
+            }
         }
     }
-    all.extend(mine);
     all
 }
 
@@ -172,7 +171,7 @@ mod tests {
     }
 
     fn standing(identity: Option<&str>) -> Standing {
-        Standing { bundle: "b".into(), issuer: "i".into(), identity: identity.map(str::to_owned) }
+        Standing { bundle: "b".into(), issuer: "i".into(), identity: identity.map(str::to_owned), at: 0 }
     }
 
     fn pod(anchors: Value) -> Value {
@@ -225,19 +224,24 @@ mod tests {
     }
 
     #[test]
-    fn what_replicas_wrote_down_is_joined_unless_it_is_old() {
-        let of = |bundle: &str| Standing { bundle: bundle.into(), ..standing(Some(WEB)) };
-        let written = |pods: &[(&str, &str)], at| {
-            let said: Said = pods.iter().map(|(pod, bundle)| ((*pod).to_owned(), of(bundle))).collect();
+    fn what_a_pod_said_last_counts_to_whomever_it_said_it() {
+        let of = |bundle: &str, at: u64| Standing { bundle: bundle.into(), at, ..standing(Some(WEB)) };
+        let written = |pods: &[(&str, &str, u64)], at| {
+            let said: Said = pods.iter().map(|(pod, bundle, at)| ((*pod).to_owned(), of(bundle, *at))).collect();
             let text = serde_json::to_string(&Seen::new(&said, at)).unwrap();
             serde_json::from_str::<Seen>(&text).unwrap()
         };
-        let mine = Said::from([("a".to_owned(), of("new"))]);
-        let all = join(mine, [written(&[("a", "old"), ("b", "old")], 1000), written(&[("c", "old")], 900)], 1001);
+        let mine = Said::from([("a".to_owned(), of("new", 7)), ("d".to_owned(), of("old", 3))]);
+        let others = [
+            written(&[("a", "old", 5), ("b", "old", 5), ("d", "new", 4)], 1000),
+            written(&[("b", "new", 6)], 990),
+            written(&[("c", "old", 5)], 900),
+        ];
+        let all = join(mine, others, 1001);
         let mut all: Vec<_> = all.iter().map(|(pod, standing)| (pod.as_str(), standing.bundle.as_str())).collect();
         all.sort_unstable();
-        assert_eq!(all, [("a", "new"), ("b", "old")]);
-        assert!(written(&[("a", "x"), ("b", "x")], 1).same(&written(&[("b", "x"), ("a", "x")], 2)));
-        assert!(!written(&[("a", "x")], 1).same(&written(&[("a", "y")], 1)));
+        assert_eq!(all, [("a", "new"), ("b", "new"), ("d", "new")], "and what is old isn't believed");
+        assert!(written(&[("a", "x", 1), ("b", "x", 1)], 1).same(&written(&[("b", "x", 1), ("a", "x", 1)], 2)));
+        assert!(!written(&[("a", "x", 1)], 1).same(&written(&[("a", "y", 1)], 1)));
     }
 }
