@@ -34,7 +34,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::json;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::cluster::{KubernetesCluster, topmost};
 use super::config::Config;
@@ -137,7 +137,8 @@ fn is_missed(suspect: &Suspect, namespace: &Namespace, called: &Called) -> bool 
 /// What was told and done already.
 #[derive(Debug, Default)]
 struct Memory {
-    told: HashSet<String>,
+    /// By uid, and since when they are known.
+    told: HashMap<String, Instant>,
     /// By owner: when a pod of it was evicted, and how long to wait then.
     evicted: HashMap<String, (Instant, Duration)>,
 }
@@ -154,14 +155,16 @@ impl Memory {
     /// Judges all suspects. `evicts` says whether a namespace wants its pods made again.
     fn judge(&mut self, missed: &[&Suspect], evicts: impl Fn(&str) -> bool, now: Instant) -> Verdict {
         let mut verdict = Verdict::default();
-        self.told.retain(|uid| missed.iter().any(|suspect| suspect.uid == *uid));
+        let there: HashSet<&str> = missed.iter().map(|suspect| suspect.uid.as_str()).collect();
+        self.told.retain(|uid, _| there.contains(uid.as_str()));
         self.evicted.retain(|_, (at, pause)| now.duration_since(*at) < *pause + LONGEST_PAUSE);
         if self.evicted.len() >= MAX_OWNERS {
             self.evicted.clear();
         }
         for suspect in missed {
             *verdict.by_namespace.entry(suspect.namespace.clone()).or_default() += 1;
-            if self.told.insert(suspect.uid.clone()) {
+            if !self.told.contains_key(&suspect.uid) {
+                self.told.insert(suspect.uid.clone(), now);
                 verdict.tell.push((*suspect).clone());
             }
             if evicts(&suspect.namespace) && verdict.evict.len() < MAX_EVICTIONS && self.may_evict(suspect, now) {
@@ -171,15 +174,15 @@ impl Memory {
         verdict
     }
 
-    /// One pod of an owner at a time, and each further one later: it may be made without a proxy again.
+    /// One pod of an owner at a time; and each further one later, if it was made without a proxy after the last was evicted.
     fn may_evict(&mut self, suspect: &Suspect, now: Instant) -> bool {
         let Some(owner) = suspect.owner.as_ref().filter(|owner| !matches!(owner.kind.as_str(), "Job" | "Node")) else {
             return false;
         };
         let pause = match self.evicted.get(&owner.uid) {
             Some((at, pause)) if now.duration_since(*at) < *pause => return false,
-            Some((_, pause)) => (*pause * 2).min(LONGEST_PAUSE),
-            None => FIRST_PAUSE,
+            Some((at, pause)) if self.told.get(&suspect.uid).is_some_and(|known| known > at) => (*pause * 2).min(LONGEST_PAUSE),
+            _ => FIRST_PAUSE,
         };
         self.evicted.insert(owner.uid.clone(), (now, pause));
         true
@@ -270,8 +273,9 @@ impl Finder {
                 None => {
                     suspects.remove(&pod.uid().unwrap_or_default());
                 }
-                Some(_) if suspects.len() >= MAX_WATCHED => {
-                    warn!(most = MAX_WATCHED, "too many pods without a proxy to look after");
+                Some(suspect) if suspects.len() >= MAX_WATCHED && !suspects.contains_key(&suspect.uid) => {
+                    // Once: the rest of the cluster's pods come after this one.
+                    debug!(most = MAX_WATCHED, "too many pods without a proxy to look after");
                 }
                 Some(suspect) => {
                     suspects.insert(suspect.uid.clone(), suspect);
@@ -425,12 +429,14 @@ mod tests {
         assert_eq!(names(&[&b], true), (String::new(), String::new()));
         tokio::time::advance(FIRST_PAUSE).await;
         assert_eq!(names(&[&b], true), (String::new(), "b".into()));
-        // The one that was made for it has none either.
-        let c = suspect("c", Some("ReplicaSet"));
+        // The one that was made for it has none either, nor the one after it.
+        let (c, d) = (suspect("c", Some("ReplicaSet")), suspect("d", Some("ReplicaSet")));
         tokio::time::advance(FIRST_PAUSE).await;
-        assert_eq!(names(&[&c], true), ("c".into(), String::new()));
+        assert_eq!(names(&[&c], true), ("c".into(), "c".into()));
         tokio::time::advance(FIRST_PAUSE).await;
-        assert_eq!(names(&[&c], true), (String::new(), "c".into()));
+        assert_eq!(names(&[&d], true), ("d".into(), String::new()), "it takes longer now");
+        tokio::time::advance(FIRST_PAUSE).await;
+        assert_eq!(names(&[&d], true), (String::new(), "d".into()));
         assert_eq!(names(&[&a], false), ("a".into(), String::new()), "it is missed anew");
     }
 
