@@ -13,7 +13,8 @@ pub fn install(cluster: &Cluster) {
     if let Some(name) = std::env::var_os("HOMARUS_CLUSTER") {
         load_images(&name);
     }
-    for words in [&["install", "--crds"][..], &["install"]] {
+    // As on the embedded cluster, without the daily job.
+    for words in [&["install", "--crds"][..], &["install", "--disable-heartbeat"]] {
         let manifests = cluster.homarus(words).unwrap();
         let documents = serde_yaml_ng::Deserializer::from_str(&manifests);
         let objects: Vec<Value> = documents.map(|document| Value::deserialize(document).unwrap()).collect();
