@@ -7,8 +7,9 @@ use homarus_identity::issuer::{Issuer, Validity};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
+use kube::api::{DynamicObject, ListParams};
+use kube::discovery;
+use kube::error::DiscoveryError;
 use kube::{Api, ResourceExt};
 use serde_json::Value as Json;
 
@@ -125,10 +126,15 @@ pub(super) async fn nothing_depends_on_us(cluster: &Cluster) -> Result<(), Failu
     Ok(())
 }
 
-/// Whether somebody has made a route of the Gateway API.
+/// Whether somebody has made a route of the Gateway API, in whichever version the cluster serves it.
 pub(super) async fn gateway_api_is_used(cluster: &Cluster) -> Result<bool, Failure> {
-    for (kind, version) in [("HTTPRoute", "v1"), ("GRPCRoute", "v1"), ("TLSRoute", "v1alpha2"), ("TCPRoute", "v1alpha2")] {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", version, kind));
+    let group = match discovery::group(&cluster.client, "gateway.networking.k8s.io").await {
+        Ok(group) => group,
+        Err(kube::Error::Discovery(DiscoveryError::MissingApiGroup(_))) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let routes = group.resources_by_stability().into_iter().map(|(resource, _)| resource);
+    for resource in routes.filter(|resource| resource.kind.ends_with("Route")) {
         let routes: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
         match routes.list_metadata(&ListParams::default().limit(1)).await {
             Ok(list) if !list.items.is_empty() => return Ok(true),
