@@ -13,6 +13,8 @@ mod play;
 mod requests;
 #[path = "api_table/webhook.rs"]
 mod webhook;
+#[path = "api_table/workloads.rs"]
+mod workloads;
 
 use std::collections::BTreeMap;
 

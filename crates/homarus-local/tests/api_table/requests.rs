@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::workloads;
+
 /// Where all of it happens.
 pub const NAMESPACE: &str = "api-table";
 
@@ -51,11 +53,11 @@ fn request(name: &'static str, method: &'static str, path: &str, body: Option<Va
     Request { name, who: Who::Admin, method, path, media, accept, body, read: Read::Answer, pick: None }
 }
 
-fn get(name: &'static str, path: &str) -> Request {
+pub fn get(name: &'static str, path: &str) -> Request {
     request(name, "GET", path, None)
 }
 
-fn post(name: &'static str, path: &str, body: Value) -> Request {
+pub fn post(name: &'static str, path: &str, body: Value) -> Request {
     request(name, "POST", path, Some(body))
 }
 
@@ -67,7 +69,7 @@ fn delete(name: &'static str, path: &str, body: Value) -> Request {
     request(name, "DELETE", path, (!body.is_null()).then_some(body))
 }
 
-fn patch(name: &'static str, kind: &str, path: &str, body: Value) -> Request {
+pub fn patch(name: &'static str, kind: &str, path: &str, body: Value) -> Request {
     let media = match kind {
         "json" => "application/json-patch+json",
         "merge" => "application/merge-patch+json",
@@ -77,7 +79,7 @@ fn patch(name: &'static str, kind: &str, path: &str, body: Value) -> Request {
     Request { media, ..request(name, "PATCH", path, Some(body)) }
 }
 
-fn table_of(name: &'static str, path: &str) -> Request {
+pub fn table_of(name: &'static str, path: &str) -> Request {
     Request { accept: "application/json;as=Table;v=v1;g=meta.k8s.io", ..get(name, path) }
 }
 
@@ -94,7 +96,7 @@ impl Request {
         Request { who, ..self }
     }
 
-    fn pick(self, pointer: &'static str) -> Request {
+    pub fn pick(self, pointer: &'static str) -> Request {
         Request { pick: Some(pointer), ..self }
     }
 }
@@ -132,7 +134,10 @@ pub fn table() -> Vec<Request> {
         tables(),
         watches(),
         workloads(),
-        named_workloads(),
+        workloads::stateful_sets(),
+        workloads::daemon_sets(),
+        workloads::cron_jobs(),
+        workloads::claims_and_revisions(),
         custom(),
         collection(),
         access(),
@@ -421,109 +426,6 @@ fn workloads() -> Vec<Request> {
         get("the event by its new name", "events.k8s.io/v1:events/e"),
         get("events of an object", "v1:events?fieldSelector=involvedObject.name%3Dp%2Creason%3DBecause").pick("/items/0/message"),
         post("an endpoint slice", "discovery.k8s.io/v1:endpointslices", json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "es"}, "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": ["192.0.2.1"]}]})),
-    ]
-}
-
-/// Workloads that keep their pods' names, nodes or times. None of them may make a pod here: one of the clusters has no node.
-fn named_workloads() -> Vec<Request> {
-    let template = json!({"metadata": {"labels": {"app": "n"}}, "spec": {"schedulerName": "nobody", "nodeSelector": {"no": "where"},
-        "containers": [{"name": "a", "image": "x.invalid/a:1"}]}});
-    let selector = json!({"matchLabels": {"app": "n"}});
-    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
-    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "ss"}, "spec": {"replicas": 0, "serviceName": "headless",
-        "selector": selector, "template": template, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}]}});
-    let daemons = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "ds"}, "spec": {"selector": selector, "template": template}});
-    let cron_job = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "cj"}, "spec": {"schedule": "@hourly", "suspend": true,
-        "timeZone": "Etc/UTC", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "x.invalid/a:1"}]}}}}}});
-    let with = |object: &Value, pointer: &str, value: Value| {
-        let mut object = object.clone();
-        object["metadata"]["name"] = "x".into();
-        *object.pointer_mut(pointer).unwrap() = value;
-        object
-    };
-    let no_containers = json!({"spec": {"restartPolicy": "Always", "containers": []}});
-    vec![
-        post("create a stateful set", "apps/v1:statefulsets", set.clone()),
-        get("its claims", "apps/v1:statefulsets/ss").pick("/spec/volumeClaimTemplates"),
-        table_of("stateful sets as rows", "apps/v1:statefulsets"),
-        get("its scale", "apps/v1:statefulsets/ss/scale").pick("/status/selector"),
-        patch("scale it below nothing", "merge", "apps/v1:statefulsets/ss/scale", json!({"spec": {"replicas": -1}})).pick("/code"),
-        patch("its service stays", "merge", "apps/v1:statefulsets/ss", json!({"spec": {"serviceName": "other"}})),
-        patch(
-            "its strategy may change",
-            "merge",
-            "apps/v1:statefulsets/ss",
-            json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}}),
-        )
-        .pick("/spec/updateStrategy"),
-        post("a stateful set of no order", "apps/v1:statefulsets", {
-            let mut odd = with(&set, "/spec/serviceName", "headless".into());
-            odd["spec"]["podManagementPolicy"] = "Sometimes".into();
-            odd
-        })
-        .pick("/details/causes/0/field"),
-        post("a stateful set without containers", "apps/v1:statefulsets", with(&set, "/spec/template/spec/containers", json!([])))
-            .pick("/details/causes/0/field"),
-        post("create a daemon set", "apps/v1:daemonsets", daemons.clone()),
-        get("the daemon set's strategy", "apps/v1:daemonsets/ds").pick("/spec/updateStrategy"),
-        table_of("daemon sets as rows", "apps/v1:daemonsets"),
-        patch(
-            "its template changes",
-            "merge",
-            "apps/v1:daemonsets/ds",
-            json!({"spec": {"template": {"metadata": {"annotations": {"a": "b"}}}}}),
-        )
-        .pick("/metadata/annotations"),
-        patch(
-            "a daemon set's selector stays",
-            "merge",
-            "apps/v1:daemonsets/ds",
-            json!({"spec": {"selector": {"matchLabels": {"app": "o"}}}}),
-        )
-        .pick("/code"),
-        get("a daemon set has no scale", "apps/v1:daemonsets/ds/scale").pick("/code"),
-        post("create a cron job", "batch/v1:cronjobs", cron_job.clone()),
-        table_of("cron jobs as rows", "batch/v1:cronjobs"),
-        post("a cron job that is never", "batch/v1:cronjobs", with(&cron_job, "/spec/schedule", "often".into()))
-            .pick("/details/causes/0/field"),
-        post("a cron job with six fields", "batch/v1:cronjobs", with(&cron_job, "/spec/schedule", "* * * * * *".into()))
-            .pick("/details/causes/0/field"),
-        post("a cron job without a schedule", "batch/v1:cronjobs", with(&cron_job, "/spec/schedule", "".into())),
-        post("a cron job of no zone", "batch/v1:cronjobs", with(&cron_job, "/spec/timeZone", "Nowhere/Land".into()))
-            .pick("/details/causes/0/field"),
-        post(
-            "a cron job with its zone in the wrong place",
-            "batch/v1:cronjobs",
-            with(&cron_job, "/spec/schedule", "TZ=UTC 0 * * * *".into()),
-        )
-        .pick("/details/causes/0/field"),
-        post(
-            "a cron job whose pods never end",
-            "batch/v1:cronjobs",
-            with(&cron_job, "/spec/jobTemplate/spec/template", no_containers),
-        )
-        .pick("/code"),
-        post(
-            "create a claim",
-            "v1:persistentvolumeclaims",
-            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "claim"}, "spec": claim}),
-        )
-        .pick("/spec"),
-        post(
-            "a claim of nothing",
-            "v1:persistentvolumeclaims",
-            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "x"}, "spec": {}}),
-        ),
-        post(
-            "a revision",
-            "apps/v1:controllerrevisions",
-            json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": "r-1"}, "data": {"spec": {"a": 1}}, "revision": 7}),
-        ),
-        table_of("a revision as a row", "apps/v1:controllerrevisions/r-1"),
-        patch("a revision's data stays", "merge", "apps/v1:controllerrevisions/r-1", json!({"data": {"spec": {"a": 2}}}))
-            .pick("/code"),
-        patch("a revision's number may change", "merge", "apps/v1:controllerrevisions/r-1", json!({"revision": 8}))
-            .pick("/revision"),
     ]
 }
 
