@@ -6,6 +6,7 @@ use homarus_identity::anchors::TrustAnchors;
 use homarus_identity::issuer::{Issuer, Validity};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{DynamicObject, ListParams};
 use kube::discovery;
@@ -124,6 +125,55 @@ pub(super) async fn nothing_depends_on_us(cluster: &Cluster) -> Result<(), Failu
         );
     }
     Ok(())
+}
+
+/// What the chart rendered of identity as long as the values held it.
+const HANDED_OVER: [(&str, &str); 2] = [("ConfigMap", "linkerd-identity-trust-roots"), ("Secret", "linkerd-identity-issuer")];
+/// `kubectl apply --prune` deletes only what it made itself, and knows that by this.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// An installation that stops giving certificates hands anchors and issuer over to the identity controller. They have to outlast
+/// that: without the anchors no running proxy would believe a new one.
+pub(super) async fn nothing_is_pruned_that_the_mesh_stands_on(
+    cluster: &Cluster,
+    before: &Values,
+    user: &Values,
+) -> Result<(), Failure> {
+    if is_managed(before) || !is_managed(user) {
+        return Ok(());
+    }
+    let namespace = &cluster.control_plane_ns;
+    let (maps, secrets): (Api<ConfigMap>, Api<Secret>) =
+        (Api::namespaced(cluster.client.clone(), namespace), Api::namespaced(cluster.client.clone(), namespace));
+    let [(_, roots), (_, issuer)] = HANDED_OVER;
+    let found = [
+        maps.get_metadata_opt(roots).await?.map(|object| object.metadata),
+        secrets.get_metadata_opt(issuer).await?.map(|object| object.metadata),
+    ];
+    let applied = |metadata: &Option<ObjectMeta>| {
+        metadata.as_ref().and_then(|it| it.annotations.as_ref()).is_some_and(|it| it.contains_key(LAST_APPLIED))
+    };
+    let names: Vec<String> =
+        HANDED_OVER.iter().zip(&found).filter(|(_, it)| applied(it)).map(|((kind, name), _)| format!("{kind}/{name}")).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names = names.join(" ").to_lowercase();
+    Err(Failure::new(format!(
+        "without certificates in the values, {names} of namespace {namespace} pass to the identity controller, but `kubectl apply --prune` \
+         would delete them, and the mesh would fall apart"
+    ))
+    .remedy(format!("First take them out of its sight: kubectl -n {namespace} annotate {names} {LAST_APPLIED}-")))
+}
+
+/// Whether the mesh makes its own certificates with these values.
+fn is_managed(values: &Values) -> bool {
+    let values = Json::Object(values.clone());
+    let said = |pointer: &str| values.pointer(pointer).and_then(Json::as_str).is_some_and(|text| !text.trim().is_empty());
+    let external =
+        values.pointer("/identity/issuer/scheme").and_then(Json::as_str).is_some_and(|scheme| scheme != "linkerd.io/tls")
+            || values.pointer("/identity/externalCA").and_then(Json::as_bool) == Some(true);
+    !external && !said("/identityTrustAnchorsPEM") && !said("/identity/issuer/tls/crtPEM")
 }
 
 /// Whether somebody has made a route of the Gateway API, in whichever version the cluster serves it.
@@ -251,6 +301,18 @@ fn trusted_roots(pod: &Pod) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn certificates_are_given_by_the_user_the_cluster_or_nobody() {
+        let managed = |values: Json| is_managed(values.as_object().unwrap());
+        assert!(managed(serde_json::json!({})));
+        assert!(managed(
+            serde_json::json!({ "identityTrustAnchorsPEM": "\n", "identity": { "issuer": { "scheme": "linkerd.io/tls" } } })
+        ));
+        assert!(!managed(serde_json::json!({ "identityTrustAnchorsPEM": "PEM" })));
+        assert!(!managed(serde_json::json!({ "identity": { "issuer": { "scheme": "kubernetes.io/tls" } } })));
+        assert!(!managed(serde_json::json!({ "identity": { "externalCA": true } })));
+    }
 
     #[test]
     fn the_gateway_api_is_installed_where_nobody_else_did() {

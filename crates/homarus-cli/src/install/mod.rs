@@ -96,6 +96,7 @@ pub async fn upgrade(globals: &Globals, args: &Upgrade) -> Outcome {
     }
     if let (Some(cluster), false) = (&cluster, args.force) {
         facts::trusted_by_all(cluster, &user).await?;
+        facts::nothing_is_pruned_that_the_mesh_stands_on(cluster, &base, &user).await?;
     }
     print_control_plane(globals, &chart, user, args.output)
 }
