@@ -1,7 +1,10 @@
 //! Who follows: `io.homarus.identity.Trust/Watch`, and what its subscribers say they stand on.
 //!
-//! A subscriber is a pod, by its uid. What it says of itself is believed if the proxy in front of us has verified that it is
-//! of the service account that it would have to be; otherwise it is told everything, but not counted.
+//! A subscriber is a pod, by its uid and by the identity that the proxy in front of us has verified: what it says of itself is
+//! believed if that is of the service account that the pod has, so nobody speaks for another's. Only the proxy in front of us
+//! itself shows no identity, over loopback. Whoever else shows none is told everything, but not counted.
+//!
+//! Anybody may ask, before anything was verified: what is remembered of each is bounded in length and in number, and forgotten.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +23,20 @@ use super::material::Current;
 const CLIENT_ID: &str = "l5d-client-id";
 /// Subscribers that are remembered, those that just left included.
 const MAX_FOLLOWERS: usize = 200_000;
+/// What is remembered of a subscriber: a uid has 36 bytes and a fingerprint 64; an identity is a DNS name.
+const MAX_FIELD: usize = 64;
+const MAX_IDENTITY: usize = 253;
 /// How long one is remembered whose stream has ended: it opens another when what it stands on has changed.
 const LINGER: Duration = Duration::from_secs(60);
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Subscriber {
+    /// The uid of its pod, as it says.
+    pub(super) instance: String,
+    /// Its identity, as it was verified; none: the proxy in front of us.
+    pub(super) identity: Option<String>,
+}
 
 /// What a follower said last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +45,6 @@ pub(super) struct Standing {
     pub(super) bundle: String,
     /// The fingerprint of its leaf's signer.
     pub(super) issuer: String,
-    /// Its identity, as it was verified; none: it showed none.
-    pub(super) identity: Option<String>,
     /// When it said so, in milliseconds since the epoch: it may have said something else to another replica.
     pub(super) at: u64,
 }
@@ -43,35 +56,53 @@ struct Follower {
     left: Option<Instant>,
 }
 
-/// The subscribers of this replica, by the uid of their pod. Clones share them.
+/// The subscribers of this replica. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Followers(Arc<Mutex<HashMap<String, Follower>>>);
+pub(super) struct Followers(Arc<Mutex<Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    all: HashMap<Subscriber, Follower>,
+    swept: Option<Instant>,
+}
+
+impl Remembered {
+    /// Forgets who left and didn't come back.
+    fn sweep(&mut self) {
+        self.all.retain(|_, follower| follower.left.is_none_or(|left| left.elapsed() < LINGER));
+        self.swept = Some(Instant::now());
+    }
+}
 
 impl Followers {
     /// Notes what a subscriber stands on, until the guard is dropped and a while longer.
-    fn enter(&self, instance: &str, standing: Standing) -> Option<Present> {
-        let mut all = self.0.lock();
-        if all.len() >= MAX_FOLLOWERS && !all.contains_key(instance) {
+    fn enter(&self, subscriber: Subscriber, standing: Standing) -> Option<Present> {
+        let mut remembered = self.0.lock();
+        if remembered.swept.is_none_or(|last| last.elapsed() >= LINGER) {
+            remembered.sweep();
+        }
+        let all = &mut remembered.all;
+        if all.len() >= MAX_FOLLOWERS && !all.contains_key(&subscriber) {
             return None;
         }
         let follower =
-            all.entry(instance.to_owned()).or_insert_with(|| Follower { standing: standing.clone(), streams: 0, left: None });
+            all.entry(subscriber.clone()).or_insert_with(|| Follower { standing: standing.clone(), streams: 0, left: None });
         (follower.standing, follower.left) = (standing, None);
         follower.streams += 1;
-        Some(Present { followers: self.clone(), instance: instance.to_owned() })
+        Some(Present { followers: self.clone(), subscriber })
     }
 
-    /// What all of them stand on, by the uid of their pod.
-    pub(super) fn standings(&self) -> HashMap<String, Standing> {
-        let mut all = self.0.lock();
-        all.retain(|_, follower| follower.left.is_none_or(|left| left.elapsed() < LINGER));
-        all.iter().map(|(instance, follower)| (instance.clone(), follower.standing.clone())).collect()
+    /// What all of them stand on.
+    pub(super) fn standings(&self) -> HashMap<Subscriber, Standing> {
+        let mut remembered = self.0.lock();
+        remembered.sweep();
+        remembered.all.iter().map(|(subscriber, follower)| (subscriber.clone(), follower.standing.clone())).collect()
     }
 
     /// How many there are, and how many of them stand on this bundle.
     pub(super) fn count(&self, bundle: &str) -> (usize, usize) {
-        let all = self.0.lock();
-        let here = all.values().filter(|follower| follower.streams > 0);
+        let remembered = self.0.lock();
+        let here = remembered.all.values().filter(|follower| follower.streams > 0);
         here.fold((0, 0), |(all, same), follower| (all + 1, same + usize::from(follower.standing.bundle == bundle)))
     }
 }
@@ -79,12 +110,12 @@ impl Followers {
 /// A subscriber whose stream is open.
 struct Present {
     followers: Followers,
-    instance: String,
+    subscriber: Subscriber,
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
-        if let Some(follower) = self.followers.0.lock().get_mut(&self.instance) {
+        if let Some(follower) = self.followers.0.lock().all.get_mut(&self.subscriber) {
             follower.streams -= 1;
             if follower.streams == 0 {
                 follower.left = Some(Instant::now());
@@ -109,13 +140,20 @@ impl Teller {
 impl Trust for Teller {
     fn watch(&self, request: Request<WatchRequest>) -> Result<Updates, Status> {
         let identity = request.metadata().get(CLIENT_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let near = request.remote_addr().is_some_and(|addr| addr.ip().to_canonical().is_loopback());
         let WatchRequest { instance, bundle, issuer, .. } = request.into_inner();
-        let present = match instance.as_str() {
-            "" => None,
-            instance => {
+        for (field, text) in [("instance", &instance), ("bundle", &bundle), ("issuer", &issuer)] {
+            if text.len() > MAX_FIELD {
+                return Err(Status::invalid_argument(format!("{field} is longer than {MAX_FIELD} bytes")));
+            }
+        }
+        let known = identity.as_ref().map_or(near, |identity| identity.len() <= MAX_IDENTITY);
+        let present = match instance.is_empty() || !known {
+            true => None,
+            false => {
                 let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-                let standing = Standing { bundle, issuer, identity, at: at.try_into().unwrap_or_default() };
-                self.followers.enter(instance, standing)
+                let standing = Standing { bundle, issuer, at: at.try_into().unwrap_or_default() };
+                self.followers.enter(Subscriber { instance, identity }, standing)
             }
         };
         let mut drain = self.drain.clone();
@@ -141,25 +179,53 @@ mod tests {
     use super::*;
 
     fn standing(bundle: &str) -> Standing {
-        Standing { bundle: bundle.into(), issuer: "i".into(), identity: None, at: 0 }
+        Standing { bundle: bundle.into(), issuer: "i".into(), at: 0 }
+    }
+
+    fn pod(instance: &str) -> Subscriber {
+        Subscriber { instance: instance.into(), identity: Some("web".into()) }
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_comes_back_in_time_was_never_away() {
         let followers = Followers::default();
-        let old = followers.enter("a", standing("old")).unwrap();
-        let other = followers.enter("b", standing("new")).unwrap();
+        let old = followers.enter(pod("a"), standing("old")).unwrap();
+        let other = followers.enter(pod("b"), standing("new")).unwrap();
         assert_eq!(followers.count("new"), (2, 1));
         // It opens the next stream before the one before has ended, or after.
-        let new = followers.enter("a", standing("new")).unwrap();
+        let new = followers.enter(pod("a"), standing("new")).unwrap();
         drop(old);
         assert_eq!(followers.count("new"), (2, 2));
         drop((new, other));
         assert_eq!((followers.count("new"), followers.standings().len()), ((0, 0), 2));
         tokio::time::advance(LINGER / 2).await;
-        let back = followers.enter("a", standing("new")).unwrap();
+        let back = followers.enter(pod("a"), standing("new")).unwrap();
         tokio::time::advance(LINGER / 2).await;
-        assert_eq!(followers.standings().into_keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(followers.standings().into_keys().collect::<Vec<_>>(), [pod("a")]);
         drop(back);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_left_is_forgotten_though_nobody_asks_for_standings() {
+        let followers = Followers::default();
+        let stays = followers.enter(pod("stays"), standing("b")).unwrap();
+        for i in 0..100 {
+            drop(followers.enter(pod(&i.to_string()), standing("b")));
+            tokio::time::advance(LINGER / 4).await;
+        }
+        assert!(followers.0.lock().all.len() < 12, "{}", followers.0.lock().all.len());
+        assert!(followers.standings().contains_key(&pod("stays")));
+        drop(stays);
+    }
+
+    #[tokio::test]
+    async fn nobody_speaks_for_another() {
+        let followers = Followers::default();
+        let web = followers.enter(pod("a"), standing("old"));
+        let other = Subscriber { identity: Some("api".into()), ..pod("a") };
+        let api = followers.enter(other.clone(), standing("new"));
+        let all = followers.standings();
+        assert_eq!((&*all[&pod("a")].bundle, &*all[&other].bundle), ("old", "new"));
+        drop((web, api));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use homarus_daemon::drain;
 use homarus_identity::authority::Pair;
 use homarus_identity::{Credential, Key, TrustAnchors, csr};
-use homarus_wire::trust::{TrustClient, WatchRequest};
+use homarus_wire::trust::{Trust, TrustClient, WatchRequest};
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use linkerd2_proxy_api::identity::identity_server::Identity;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
@@ -248,6 +248,15 @@ async fn proxies_are_served_over_the_network_until_the_drain() {
     let followers = Followers::default();
     let current = mounted(&args(scenario.dir.path(), "linkerd.io/tls"), scenario.log.clone(), drain.clone()).unwrap();
     let teller = Teller::new(current, followers.clone(), drain.clone());
+    // Who shows no identity, and isn't the proxy of this pod, is told but not counted.
+    let standing = || WatchRequest { instance: "uid".into(), bundle: "old".into(), ..WatchRequest::default() };
+    let stranger = teller.watch(Request::new(standing()));
+    assert_eq!((stranger.is_ok(), followers.count("old")), (true, (0, 0)));
+    let mut verified = Request::new(standing());
+    verified.metadata_mut().insert("l5d-client-id", WEB.parse().unwrap());
+    let web = teller.watch(verified);
+    assert_eq!((web.is_ok(), followers.count("old")), (true, (1, 1)));
+    drop((stranger, web));
     let serving = tokio::spawn(serve(listener, scenario.certifier, teller, drain));
     let endpoint = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap();
     let mut client = IdentityClient::new(endpoint.connect().await.unwrap());
@@ -259,11 +268,18 @@ async fn proxies_are_served_over_the_network_until_the_drain() {
 
     // Who asks for roots is told of them, and counted.
     let mut trust = TrustClient::new(endpoint.connect().await.unwrap());
-    let standing = WatchRequest { instance: "uid".into(), bundle: "old".into(), ..WatchRequest::default() };
-    let mut stream = trust.watch(standing).await.unwrap().into_inner();
+    let mut stream = trust.watch(standing()).await.unwrap().into_inner();
     let told = stream.message().await.unwrap().unwrap();
     assert_eq!(told.bundle, scenario.root.certificate.to_pem());
     assert_eq!((told.issuer.len(), followers.count("old")), (64, (1, 1)));
+    let long = || "x".repeat(65);
+    for long in [
+        WatchRequest { instance: long(), ..standing() },
+        WatchRequest { bundle: long(), ..standing() },
+        WatchRequest { issuer: long(), ..standing() },
+    ] {
+        assert_eq!(trust.watch(long).await.unwrap_err().code(), Code::InvalidArgument);
+    }
     // What changes is told.
     let root = Pair::root("another", 365 * DAY, SystemTime::now()).unwrap();
     let issuer = root.issuer("issuer", 30 * DAY, SystemTime::now()).unwrap();

@@ -3,19 +3,22 @@
 //!
 //! Replicas write down whom they see while roots change, the leader reads it. A pod is known there by the start of its uid,
 //! which keeps ten thousand of them far below what a ConfigMap may hold.
+//!
+//! A proxy that doesn't run yet, or not just now, counts as well: it will start with the roots of its environment.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use homarus_identity::TrustAnchors;
 use homarus_model::identity::Naming;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodSpec};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Follows, Member};
-use crate::issue::followers::Standing;
+use super::store::SEEN;
+use crate::issue::followers::{Standing, Subscriber};
 
 const PROXY: &str = "linkerd-proxy";
 const IDENTITY_ACCOUNT: &str = "linkerd-identity";
@@ -25,8 +28,8 @@ const PAGE: u32 = 500;
 /// What a replica wrote that hasn't been renewed for so long is not believed.
 const STALE: Duration = Duration::from_secs(60);
 
-/// What subscribers say, by the start of their pod's uid.
-pub(super) type Said = HashMap<String, Standing>;
+/// What subscribers say; of their pods' uids only the start is known.
+pub(super) type Said = HashMap<Subscriber, Standing>;
 
 /// Whom a replica serves, as it writes it down.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,15 +54,23 @@ fn short(uid: &str) -> String {
 }
 
 /// What subscribers say, in short.
-pub(super) fn said(standings: HashMap<String, Standing>) -> Said {
-    standings.into_iter().map(|(uid, standing)| (short(&uid), standing)).collect()
+pub(super) fn said(standings: HashMap<Subscriber, Standing>) -> Said {
+    let shortened = |subscriber: Subscriber| Subscriber { instance: short(&subscriber.instance), ..subscriber };
+    standings.into_iter().map(|(subscriber, standing)| (shortened(subscriber), standing)).collect()
+}
+
+/// The notes that nobody renews any more.
+pub(super) fn stale(notes: &BTreeMap<String, String>, now: u64) -> Vec<&str> {
+    let renewed = |text: &String| serde_json::from_str::<Seen>(text).is_ok_and(|seen| seen.is_fresh(now));
+    let stale = notes.iter().filter(|(key, text)| key.starts_with(SEEN) && !renewed(text));
+    stale.map(|(key, _)| key.as_str()).collect()
 }
 
 impl Seen {
     pub(super) fn new(said: &Said, at: u64) -> Self {
         let mut groups: BTreeMap<_, Vec<(String, u64)>> = BTreeMap::new();
-        for (pod, Standing { bundle, issuer, identity, at }) in said {
-            groups.entry((bundle, issuer, identity)).or_default().push((pod.clone(), *at));
+        for (Subscriber { instance, identity }, Standing { bundle, issuer, at }) in said {
+            groups.entry((bundle, issuer, identity)).or_default().push((instance.clone(), *at));
         }
         let group = |((bundle, issuer, identity), mut pods): ((&String, &String, &Option<String>), Vec<_>)| {
             pods.sort_unstable();
@@ -72,17 +83,22 @@ impl Seen {
     pub(super) fn same(&self, other: &Self) -> bool {
         self.groups == other.groups
     }
+
+    fn is_fresh(&self, now: u64) -> bool {
+        self.at + STALE.as_secs() >= now
+    }
 }
 
 /// Adds what the other replicas have written down. What a pod said last counts: whoever opens another stream may do so at
 /// another replica, and the one before remembers it for a while.
 pub(super) fn join(mine: Said, others: impl IntoIterator<Item = Seen>, now: u64) -> Said {
     let mut all = mine;
-    for seen in others.into_iter().filter(|seen| seen.at + STALE.as_secs() >= now) {
+    for seen in others.into_iter().filter(|seen| seen.is_fresh(now)) {
         for Group { bundle, issuer, identity, pods } in seen.groups {
-            for (pod, at) in pods {
-                if all.get(&pod).is_none_or(|known| known.at < at) {
-                    all.insert(pod, Standing { bundle: bundle.clone(), issuer: issuer.clone(), identity: identity.clone(), at });
+            for (instance, at) in pods {
+                let subscriber = Subscriber { instance, identity: identity.clone() };
+                if all.get(&subscriber).is_none_or(|known| known.at < at) {
+                    all.insert(subscriber, Standing { bundle: bundle.clone(), issuer: issuer.clone(), at });
                 }
             }
         }
@@ -121,23 +137,29 @@ impl Roots {
     }
 }
 
-/// A pod whose proxy runs.
+/// A pod whose proxy runs, or may run again.
 fn member(pod: &Pod, naming: &Naming, said: &Said, believed: &mut Roots, now: SystemTime) -> Option<Member> {
-    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref());
     let ending = pod.metadata.deletion_timestamp.as_ref().is_some_and(|at| SystemTime::from(at.0) < now);
-    if ending || status.phase.as_deref() != Some("Running") {
+    let over = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+    if ending || over {
         return None;
     }
     let named = |container: &&Container| container.name == PROXY;
     let proxy = spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(named)?;
-    let runs = |status: &&ContainerStatus| status.name == PROXY;
-    let statuses = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let running = statuses.into_iter().find(runs)?.state.as_ref()?.running.as_ref()?;
-    let started = running.started_at.as_ref().map_or(now, |at| SystemTime::from(at.0));
+    let its = |status: &&ContainerStatus| status.name == PROXY;
+    let statuses = status.into_iter().flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+    let state = statuses.flatten().flatten().find(its).and_then(|status| status.state.as_ref());
+    if state.is_some_and(|state| has_ended(state, proxy, spec)) {
+        return None;
+    }
+    let running = state.and_then(|state| state.running.as_ref());
+    let started = running.and_then(|running| running.started_at.as_ref()).map_or(now, |at| SystemTime::from(at.0));
     let namespace = pod.namespace().unwrap_or_default();
     let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
-    let standing = said.get(&short(pod.metadata.uid.as_deref().unwrap_or_default()));
-    let follows = match standing.filter(|standing| is_of(standing, account, &namespace, naming)) {
+    let speaker = speaker(pod.metadata.uid.as_deref().unwrap_or_default(), account, &namespace, naming);
+    // What one said before it ended doesn't count.
+    let follows = match running.and_then(|_| speaker.iter().find_map(|speaker| said.get(speaker))) {
         Some(Standing { bundle, issuer, .. }) => Follows::Says { bundle: bundle.clone(), issuer: issuer.clone() },
         None => {
             let variable = proxy.env.iter().flatten().find(|v| v.name == "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS");
@@ -147,14 +169,24 @@ fn member(pod: &Pod, naming: &Naming, said: &Said, believed: &mut Roots, now: Sy
     Some(Member { name: format!("{namespace}/{}", pod.name_any()), started, follows })
 }
 
-/// Whether a subscriber may speak for a pod of this service account. The identity controller's own proxy comes over loopback,
-/// and shows nothing there.
-fn is_of(standing: &Standing, account: &str, namespace: &str, naming: &Naming) -> bool {
-    let Naming { control_plane_ns, trust_domain } = naming;
-    match &standing.identity {
-        Some(identity) => *identity == format!("{account}.{namespace}.serviceaccount.identity.{control_plane_ns}.{trust_domain}"),
-        None => account == IDENTITY_ACCOUNT && *namespace == **control_plane_ns,
+/// Whether a proxy has ended, and kubelet doesn't start it again.
+fn has_ended(state: &ContainerState, proxy: &Container, spec: &PodSpec) -> bool {
+    let Some(end) = &state.terminated else { return false };
+    match proxy.restart_policy.as_deref().or(spec.restart_policy.as_deref()) {
+        Some("Never") => true,
+        Some("OnFailure") => end.exit_code == 0,
+        _ => false,
     }
+}
+
+/// As whom a subscriber may speak for a pod of this service account. The identity controller's own proxy comes over loopback,
+/// and shows nothing there.
+fn speaker(uid: &str, account: &str, namespace: &str, naming: &Naming) -> Vec<Subscriber> {
+    let Naming { control_plane_ns, trust_domain } = naming;
+    let identity = format!("{account}.{namespace}.serviceaccount.identity.{control_plane_ns}.{trust_domain}");
+    let ours = account == IDENTITY_ACCOUNT && *namespace == **control_plane_ns;
+    let known = std::iter::once(Some(identity)).chain(ours.then_some(None));
+    known.map(|identity| Subscriber { instance: short(uid), identity }).collect()
 }
 
 #[cfg(test)]
@@ -170,8 +202,12 @@ mod tests {
         Naming { control_plane_ns: "linkerd".into(), trust_domain: "cluster.local".into() }
     }
 
-    fn standing(identity: Option<&str>) -> Standing {
-        Standing { bundle: "b".into(), issuer: "i".into(), identity: identity.map(str::to_owned), at: 0 }
+    fn subscriber(instance: &str, identity: Option<&str>) -> Subscriber {
+        Subscriber { instance: instance.into(), identity: identity.map(str::to_owned) }
+    }
+
+    fn standing(bundle: &str, at: u64) -> Standing {
+        Standing { bundle: bundle.into(), issuer: "i".into(), at }
     }
 
     fn pod(anchors: Value) -> Value {
@@ -192,7 +228,7 @@ mod tests {
     #[test]
     fn a_subscriber_speaks_for_pods_of_its_own_account_only() {
         let root = Pair::root("root", Duration::from_secs(3600), SystemTime::now()).unwrap().certificate;
-        let by = |identity: Option<&str>| said(HashMap::from([("0f3e2d1c-aaaa-bbbb".to_owned(), standing(identity))]));
+        let by = |identity: Option<&str>| said(HashMap::from([(subscriber("0f3e2d1c-aaaa-bbbb", identity), standing("b", 0))]));
         let silent = Some(Follows::Silent(Some(vec![root.fingerprint()])));
         let says = Some(Follows::Says { bundle: "b".into(), issuer: "i".into() });
         let pod = || pod(root.to_pem().into());
@@ -204,44 +240,88 @@ mod tests {
         own["metadata"]["namespace"] = "linkerd".into();
         own["spec"]["serviceAccountName"] = "linkerd-identity".into();
         assert_eq!(read(own, &by(None)), says, "over loopback");
+        let mut both = by(Some(WEB));
+        both.extend(by(Some(&WEB.replace("web", "api"))));
+        both.extend(by(None));
+        assert_eq!(read(pod(), &both), says, "nobody else's word takes its place");
     }
 
     #[test]
-    fn proxies_that_do_not_run_are_not_counted() {
-        let mut waiting = pod(Value::Null);
-        waiting["status"]["initContainerStatuses"][0]["state"] = json!({ "waiting": {} });
-        let mut done = pod(Value::Null);
-        done["status"]["phase"] = "Succeeded".into();
-        let mut gone = pod(Value::Null);
-        gone["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z".into();
-        let mut unmeshed = pod(Value::Null);
-        unmeshed["spec"]["initContainers"] = json!([]);
-        for pod in [waiting, done, gone, unmeshed] {
-            assert_eq!(read(pod, &Said::new()), None);
+    fn proxies_that_will_not_run_again_are_not_counted() {
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut pod = pod(Value::Null);
+            change(&mut pod);
+            read(pod, &Said::new())
+        };
+        let ended = |code: i32| json!({ "terminated": { "exitCode": code } });
+        let ends = |policy: &'static str, code: i32| {
+            with(&|pod| {
+                pod["spec"]["restartPolicy"] = policy.into();
+                pod["status"]["initContainerStatuses"][0]["state"] = ended(code);
+            })
+        };
+        let silent = Some(Follows::Silent(None));
+        for phase in ["Succeeded", "Failed"] {
+            assert_eq!(with(&|pod| pod["status"]["phase"] = phase.into()), None, "{phase}");
         }
-        assert_eq!(read(pod(Value::Null), &Said::new()), Some(Follows::Silent(None)), "its roots are those of its start");
-        assert_eq!(read(pod("nonsense".into()), &Said::new()), Some(Follows::Silent(None)));
+        assert_eq!(with(&|pod| pod["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z".into()), None);
+        assert_eq!(with(&|pod| pod["spec"]["initContainers"] = json!([])), None, "not meshed");
+        assert_eq!([ends("Never", 1), ends("OnFailure", 0)], [None, None]);
+        assert_eq!([ends("OnFailure", 1), ends("Always", 0)], [silent.clone(), silent.clone()]);
+        assert_eq!(with(&|_| {}), silent, "its roots are those of its start");
+        assert_eq!(read(pod("nonsense".into()), &Said::new()), silent);
+    }
+
+    #[test]
+    fn proxies_that_do_not_run_yet_stand_on_their_environment() {
+        let root = Pair::root("root", Duration::from_secs(3600), SystemTime::now()).unwrap().certificate;
+        let silent = Some(Follows::Silent(Some(vec![root.fingerprint()])));
+        let said = said(HashMap::from([(subscriber("0f3e2d1c-aaaa-bbbb", Some(WEB)), standing("b", 0))]));
+        let running = pod(root.to_pem().into());
+        let mut starting = running.clone();
+        starting["status"]["phase"] = "Pending".into();
+        assert!(matches!(read(starting.clone(), &said), Some(Follows::Says { .. })), "a sidecar runs before its pod does");
+        let mut backing_off = running.clone();
+        backing_off["status"]["initContainerStatuses"][0]["state"] = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        let mut unscheduled = starting;
+        unscheduled["status"] = json!({ "phase": "Pending" });
+        let mut new = running;
+        new["status"] = Value::Null;
+        for pod in [backing_off, unscheduled, new] {
+            assert_eq!(read(pod.clone(), &said), silent, "{pod}");
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let now = SystemTime::now();
+            assert_eq!(member(&pod, &naming(), &Said::new(), &mut Roots::default(), now).unwrap().started, now);
+        }
     }
 
     #[test]
     fn what_a_pod_said_last_counts_to_whomever_it_said_it() {
-        let of = |bundle: &str, at: u64| Standing { bundle: bundle.into(), at, ..standing(Some(WEB)) };
+        let web = |pod: &str| subscriber(pod, Some(WEB));
         let written = |pods: &[(&str, &str, u64)], at| {
-            let said: Said = pods.iter().map(|(pod, bundle, at)| ((*pod).to_owned(), of(bundle, *at))).collect();
+            let said: Said = pods.iter().map(|(pod, bundle, at)| (web(pod), standing(bundle, *at))).collect();
             let text = serde_json::to_string(&Seen::new(&said, at)).unwrap();
             serde_json::from_str::<Seen>(&text).unwrap()
         };
-        let mine = Said::from([("a".to_owned(), of("new", 7)), ("d".to_owned(), of("old", 3))]);
+        let mine = Said::from([(web("a"), standing("new", 7)), (web("d"), standing("old", 3))]);
         let others = [
             written(&[("a", "old", 5), ("b", "old", 5), ("d", "new", 4)], 1000),
             written(&[("b", "new", 6)], 990),
             written(&[("c", "old", 5)], 900),
         ];
         let all = join(mine, others, 1001);
-        let mut all: Vec<_> = all.iter().map(|(pod, standing)| (pod.as_str(), standing.bundle.as_str())).collect();
+        let mut all: Vec<_> = all.iter().map(|(pod, standing)| (pod.instance.as_str(), standing.bundle.as_str())).collect();
         all.sort_unstable();
         assert_eq!(all, [("a", "new"), ("b", "new"), ("d", "new")], "and what is old isn't believed");
         assert!(written(&[("a", "x", 1), ("b", "x", 1)], 1).same(&written(&[("b", "x", 1), ("a", "x", 1)], 2)));
         assert!(!written(&[("a", "x", 1)], 1).same(&written(&[("a", "y", 1)], 1)));
+    }
+
+    #[test]
+    fn notes_that_nobody_renews_are_stale() {
+        let note = |at: u64| serde_json::to_string(&Seen::new(&Said::new(), at)).unwrap();
+        let notes = [("seen.a", note(940)), ("seen.b", note(939)), ("seen.c", "nonsense".into()), ("status", "{}".into())];
+        let notes = BTreeMap::from(notes.map(|(key, text)| (key.to_owned(), text)));
+        assert_eq!(stale(&notes, 1000), ["seen.b", "seen.c"]);
     }
 }

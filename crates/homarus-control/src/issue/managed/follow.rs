@@ -83,10 +83,11 @@ fn put(publish: &watch::Sender<Option<InForce>>, new: InForce, log: &Log) {
     }
 }
 
-/// Writes down whom this replica serves, for as long as there is more than one root to believe.
+/// Writes down whom this replica serves, for as long as there is more than one root to believe. It stays when this replica ends,
+/// as its subscribers come back elsewhere before it is stale; the leader takes it away then.
 pub(super) async fn tell(store: Store, current: Current, followers: Followers, mut drain: Drain) {
     let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| format!("pid-{}", std::process::id()));
-    let mut written: Option<Seen> = None;
+    let (mut written, mut failing): (Option<Seen>, bool) = (None, false);
     loop {
         tokio::select! {
             () = drain.signaled() => return,
@@ -105,8 +106,12 @@ pub(super) async fn tell(store: Store, current: Current, followers: Followers, m
         }
         let text = seen.as_ref().and_then(|seen| serde_json::to_string(seen).ok());
         match store.write_seen(&replica, text.as_deref()).await {
-            Ok(()) => written = seen,
-            Err(error) => debug!(%error, "whom this replica serves can't be written down for now"),
+            Ok(()) => (written, failing) = (seen, false),
+            // Its proxies aren't known to the leader: the old root is kept.
+            Err(error) if !std::mem::replace(&mut failing, true) => {
+                warn!(%error, "whom this replica serves can't be written down; it is tried again, and a rotation waits for it");
+            }
+            Err(error) => debug!(%error, "whom this replica serves still can't be written down"),
         }
     }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 
 use super::fleet::{self, Seen};
 use super::plan::{self, Follows, Lifetimes, Member, Observed, Roots, Step, Waiting};
-use super::store::{SEEN, Store, StoreError, StoredRoots};
+use super::store::{Rotation, SEEN, Store, StoreError, StoredRoots, Version};
 use crate::issue::followers::Followers;
 use crate::issue::service::Log;
 
@@ -24,6 +24,10 @@ use crate::issue::service::Log;
 const TICK: Duration = Duration::from_secs(5);
 /// The same while roots change.
 const BUSY: Duration = Duration::from_secs(1);
+/// The same while people have to do something.
+const PEOPLE: Duration = Duration::from_secs(30);
+/// How much longer than looking at all pods takes nobody looks again.
+const REST: u32 = 10;
 /// How long proxies are waited for before an Event names them, and how often it does.
 const PATIENCE: Duration = Duration::from_secs(60);
 const REMINDER: Duration = Duration::from_secs(600);
@@ -52,6 +56,13 @@ pub(super) struct Keeper {
     log: Log,
     waiting: Gauge,
     memory: Arc<Mutex<Memory>>,
+}
+
+/// The objects as they were read: what is written counts only if they are still the same.
+struct Read {
+    roots: Option<StoredRoots>,
+    bundle: Version,
+    issuer: Version,
 }
 
 /// What is said once.
@@ -98,51 +109,56 @@ impl Keeper {
     async fn turn(&self) -> Result<Duration, StepError> {
         let now = SystemTime::now();
         let stored = self.store.roots().await?;
-        let (asked, notes) = self.store.rotation().await?;
-        let mut seen = Observed {
-            roots: stored.as_ref().map(|stored| stored.roots.clone()),
-            bundle: self.store.bundle().await?,
-            issuer: self.store.issuer().await?,
-            asked,
-            fleet: None,
-        };
-        let mut step = plan::next(&seen, &self.lifetimes, now);
+        let rotation = self.store.rotation().await?;
+        let (bundle, bundle_version) = self.store.bundle().await?;
+        let (issuer, issuer_version) = self.store.issuer().await?;
+        let roots = stored.as_ref().map(|stored| stored.roots.clone());
+        let read = Read { roots: stored, bundle: bundle_version, issuer: issuer_version };
+        let mut seen = Observed { roots, bundle, issuer, asked: rotation.asked.clone(), fleet: None };
+        let (mut step, mut took) = (plan::next(&seen, &self.lifetimes, now), Duration::ZERO);
         if matches!(step, Step::Survey) {
-            let written = notes.iter().filter(|(key, _)| key.starts_with(SEEN));
+            let begun = Instant::now();
+            let written = rotation.notes.iter().filter(|(key, _)| key.starts_with(SEEN));
             let others: Vec<Seen> = written.filter_map(|(_, text)| serde_json::from_str(text).ok()).collect();
-            let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let said = fleet::join(fleet::said(self.followers.standings()), others, seconds);
+            let said = fleet::join(fleet::said(self.followers.standings()), others, seconds(now));
             seen.fleet = Some(fleet::survey(&self.client, &self.naming, &said, now).await?);
-            step = plan::next(&seen, &self.lifetimes, now);
+            (step, took) = (plan::next(&seen, &self.lifetimes, now), begun.elapsed());
         }
+        self.forget(&rotation, now).await;
         self.tell(&seen, &step).await;
-        self.perform(step, stored, &seen, now).await
+        let wait = pace(&step, took);
+        self.perform(step, read, &seen, now).await?;
+        Ok(wait)
     }
 
-    async fn perform(
-        &self,
-        step: Step,
-        stored: Option<StoredRoots>,
-        seen: &Observed,
-        now: SystemTime,
-    ) -> Result<Duration, StepError> {
+    /// Takes away what replicas wrote down that are gone.
+    async fn forget(&self, rotation: &Rotation, now: SystemTime) {
+        let stale = fleet::stale(&rotation.notes, seconds(now));
+        if !stale.is_empty()
+            && let Err(error) = self.store.forget(rotation, &stale).await
+        {
+            debug!(%error, "notes of replicas that are gone can't be taken away for now");
+        }
+    }
+
+    async fn perform(&self, step: Step, read: Read, seen: &Observed, now: SystemTime) -> Result<(), StepError> {
         let log = |reason: &'static str, message: &str| {
             info!("{message}");
             self.log.normal(reason, message.to_owned());
         };
-        match (step, stored) {
+        match (step, read.roots) {
             (Step::MakeRoot, _) => {
                 if self.store.create_root(&self.root(now)?, &seen.asked).await? {
                     log("RootMade", "made a root for this mesh");
                 }
             }
             (Step::Publish(roots), _) => {
-                self.store.publish(&roots, now).await?;
+                self.store.publish(&read.bundle, &roots, now).await?;
                 log("RootsPublished", &format!("the mesh believes in {} root(s) now", roots.len()));
             }
             (Step::MakeIssuer { vouched }, Some(stored)) => {
                 let (issuer, above) = self.issuer(&stored.roots, vouched, now)?;
-                self.store.write_issuer(&issuer, above.as_ref()).await?;
+                self.store.write_issuer(&read.issuer, &issuer, above.as_ref()).await?;
                 log("IssuerMade", "made a new issuer");
             }
             (Step::Begin, Some(stored)) => {
@@ -156,13 +172,12 @@ impl Keeper {
                 self.store.write_roots(&stored, &roots).await?;
                 log("RootRotationEnded", "the new root is the only one");
             }
-            (Step::Trim, _) => self.store.trim_issuer().await?,
-            (Step::Survey | Step::Wait(..), _) => return Ok(BUSY),
-            (Step::Rest, _) => return Ok(TICK),
+            (Step::Trim, _) => self.store.trim_issuer(&read.issuer).await?,
+            (Step::Survey | Step::Wait(..) | Step::Rest, _) => {}
             // The plan makes nothing under a root that isn't there.
             (step, None) => error!(?step, "a step without a root"),
         }
-        Ok(Duration::ZERO)
+        Ok(())
     }
 
     /// Roots are told apart by their names, for people.
@@ -198,7 +213,7 @@ impl Keeper {
         }
         match self.store.write_status(&status).await {
             Ok(()) => self.memory.lock().status = status,
-            Err(error) => debug!(%error, "where it stands can't be written down for now"),
+            Err(error) => warn!(%error, "where it stands can't be written down for now"),
         }
     }
 
@@ -210,7 +225,10 @@ impl Keeper {
         };
         let since = match memory.waits {
             Some((before, since)) if before == waits => since,
-            _ => memory.waits.insert((waits, Instant::now())).1,
+            _ => {
+                memory.reminded = None;
+                memory.waits.insert((waits, Instant::now())).1
+            }
         };
         if since.elapsed() < PATIENCE || memory.reminded.is_some_and(|last| last.elapsed() < REMINDER) {
             return;
@@ -220,10 +238,24 @@ impl Keeper {
         let what = match waits {
             Waiting::Belief => "to believe in the new root",
             Waiting::Leaves => "to get a certificate of the new issuer",
-            Waiting::Restarts => "to be restarted, as they can't follow while they run: until then the old root is kept",
+            Waiting::Restarts => "to be restarted, as they can't follow or don't run: until then the old root is kept",
         };
         self.log.warning("RootRotationWaits", format!("waiting for {} proxies {what}: {}", names.len(), named(names).join(", ")));
     }
+}
+
+/// How long nothing more has to be done after a step. Waiting may last for weeks, and looking at all pods has its price.
+fn pace(step: &Step, survey: Duration) -> Duration {
+    match step {
+        Step::Wait(Waiting::Restarts, _) => PEOPLE.max(survey * REST),
+        Step::Wait(Waiting::Belief | Waiting::Leaves, _) | Step::Survey => BUSY.max(survey * REST),
+        Step::Rest => TICK,
+        _ => Duration::ZERO,
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn named(names: &[String]) -> Vec<String> {
@@ -268,4 +300,18 @@ fn status(seen: &Observed, step: &Step, names: &[String]) -> Value {
         })),
         "waitingFor": named(names),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_long_looks_seldom() {
+        let wait = |waiting, survey| pace(&Step::Wait(waiting, Vec::new()), Duration::from_millis(survey));
+        assert_eq!(wait(Waiting::Belief, 20), BUSY);
+        assert_eq!(wait(Waiting::Leaves, 2500), Duration::from_secs(25));
+        assert_eq!(wait(Waiting::Restarts, 2500), PEOPLE);
+        assert_eq!((pace(&Step::Rest, Duration::ZERO), pace(&Step::Begin, Duration::ZERO)), (TICK, Duration::ZERO));
+    }
 }

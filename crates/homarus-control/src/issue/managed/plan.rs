@@ -7,11 +7,14 @@
 //! |---|---|
 //! | there is no root | [`Step::MakeRoot`] |
 //! | the root isn't in the bundle | [`Step::Publish`]: it, beside those that are there |
-//! | there is no issuer | [`Step::MakeIssuer`]: nobody could have a leaf yet |
+//! | there is no issuer | [`Step::MakeIssuer`]: nobody could have a leaf |
+//! | the issuer isn't under the root, and has ended; or is due, and the old root vouches for the new one | [`Step::MakeIssuer`] |
 //! | the issuer isn't under the root, and not everyone believes in the root | [`Step::Wait`] for [`Waiting::Belief`] |
 //! | the issuer isn't under the root | [`Step::MakeIssuer`] |
-//! | other roots are in the bundle, and not everyone has a leaf of the issuer | [`Step::Wait`] for [`Waiting::Leaves`] |
+//! | other roots are in the bundle, and the issuer is due | [`Step::MakeIssuer`]: waiting may take longer than it lives |
+//! | other roots are in the bundle, and it or the issuer is new | [`Step::Wait`] for [`Waiting::Leaves`]: many have just begun |
 //! | other roots are in the bundle, and somebody believes in them alone | [`Step::Wait`] for [`Waiting::Restarts`] |
+//! | other roots are in the bundle, and not everyone has a leaf of the issuer | [`Step::Wait`] for [`Waiting::Leaves`] |
 //! | other roots are in the bundle | [`Step::Publish`]: the root alone |
 //! | the root is a next one | [`Step::Promote`] |
 //! | the issuer carries more than itself | [`Step::Trim`] |
@@ -155,13 +158,17 @@ pub(super) fn next(seen: &Observed, lifetimes: &Lifetimes, now: SystemTime) -> S
         let old = bundle.anchors.certificates().iter().filter(|old| old.is_current(now));
         return Step::Publish(std::iter::once(target).chain(old).cloned().collect());
     }
-    let Some(issuer) = &seen.issuer else { return Step::MakeIssuer { vouched: false } };
     let vouched = roots.next.is_some() && roots.current.certificate.is_current(now);
+    let Some(issuer) = &seen.issuer else { return Step::MakeIssuer { vouched } };
     if !chain::is_signed_by(&issuer.own, target) {
-        return believed(seen, bundle, vouched, lifetimes, now);
+        let end = if vouched { renewal::due(&issuer.own) } else { issuer.own.not_after };
+        return if now > end { Step::MakeIssuer { vouched } } else { believed(seen, bundle, vouched, lifetimes, now) };
     }
     if bundle.anchors.certificates().iter().any(|root| root.der() != target.der()) {
-        return renewed(seen, bundle, issuer, target, lifetimes, now);
+        return match is_due(issuer, target, now) {
+            true => Step::MakeIssuer { vouched },
+            false => renewed(seen, bundle, issuer, target, lifetimes, now),
+        };
     }
     if roots.next.is_some() {
         return Step::Promote;
@@ -172,7 +179,12 @@ pub(super) fn next(seen: &Observed, lifetimes: &Lifetimes, now: SystemTime) -> S
     if now >= renewal::due(target) || (!seen.asked.is_empty() && seen.asked != roots.answered) {
         return Step::Begin;
     }
-    if now >= renewal::due(&issuer.own) { Step::MakeIssuer { vouched: false } } else { Step::Rest }
+    if is_due(issuer, target, now) { Step::MakeIssuer { vouched: false } } else { Step::Rest }
+}
+
+/// Whether the issuer should be replaced, and the next one would live longer under this root.
+fn is_due(issuer: &Chain, target: &Certificate, now: SystemTime) -> bool {
+    now >= renewal::due(&issuer.own) && issuer.own.not_after < target.not_after
 }
 
 /// The issuer isn't under the root yet.
@@ -205,12 +217,11 @@ fn renewed(seen: &Observed, bundle: &Bundle, issuer: &Chain, target: &Certificat
         // Its leaf can't be seen: the last one of the issuer before has ended when this one is as old as leaves become.
         Follows::Silent(_) => member.started <= made && now < made + lifetimes.leaf,
     });
-    if !restarts.is_empty() {
-        return Step::Wait(Waiting::Restarts, restarts);
-    }
-    match leaves.is_empty() && now >= made.max(bundle.since) + lifetimes.settle {
-        true => Step::Publish(vec![target.clone()]),
-        false => Step::Wait(Waiting::Leaves, leaves),
+    let settled = now >= made.max(bundle.since) + lifetimes.settle;
+    match (settled, restarts.is_empty(), leaves.is_empty()) {
+        (true, false, _) => Step::Wait(Waiting::Restarts, restarts),
+        (true, true, true) => Step::Publish(vec![target.clone()]),
+        _ => Step::Wait(Waiting::Leaves, leaves),
     }
 }
 

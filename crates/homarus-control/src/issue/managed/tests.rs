@@ -166,6 +166,11 @@ impl Cluster {
 
     /// A proxy hears what is told, and gets a leaf if it has to; one that can't follow renews when it is time.
     fn hear(&mut self, i: usize) {
+        self.listen(i);
+        self.check();
+    }
+
+    fn listen(&mut self, i: usize) {
         let bundle = self.bundle.as_ref().unwrap().anchors.clone();
         let signer = self.issuer.as_ref().unwrap().0.certificate.fingerprint();
         let proxy = &mut self.proxies[i];
@@ -179,7 +184,6 @@ impl Cluster {
             let (credential, expiry) = self.leaf(&anchors);
             (self.proxies[i].credential, self.proxies[i].expiry) = (credential, expiry);
         }
-        self.check();
     }
 
     fn all_hear(&mut self) {
@@ -193,6 +197,30 @@ impl Cluster {
             self.now += DAY / 4;
             self.all_hear();
         }
+    }
+
+    /// Months pass, in which proxies renew; at the end of each the leader does what is due. (Of all leaves only the last is made.)
+    fn leap(&mut self, months: u32) {
+        for _ in 0..months {
+            self.now += 30 * DAY;
+            (0..self.proxies.len()).for_each(|i| self.listen(i));
+            let waits = |step: &Step| matches!(step, Step::Wait(..) | Step::Rest);
+            let waiting = (0..10).map(|_| self.step()).any(|step| waits(&step));
+            assert!(waiting, "steps without end");
+            self.all_hear();
+        }
+    }
+
+    /// The issuer's Secret is deleted, as people are told to do when it can't be read.
+    fn lose_issuer(&mut self) -> Step {
+        self.issuer = None;
+        for _ in 0..3 {
+            let step = self.step();
+            if self.issuer.is_some() {
+                return step;
+            }
+        }
+        panic!("no issuer");
     }
 
     /// The law.
@@ -355,15 +383,79 @@ fn certificates_are_replaced_long_before_they_end() {
 #[test]
 fn a_lost_issuer_is_made_again_and_an_expired_root_is_not_told() {
     let mut cluster = Cluster::with(2, 0);
-    cluster.issuer = None;
-    assert!(matches!(cluster.step(), Step::MakeIssuer { vouched: false }));
+    assert!(matches!(cluster.lose_issuer(), Step::MakeIssuer { vouched: false }));
     cluster.run_to_rest();
+    // In mid-rotation it has to be believed by those who know the old root alone.
+    let mut cluster = Cluster::with(1, 1);
+    cluster.ask();
+    assert!(matches!(cluster.step(), Step::Begin));
+    for seconds in [0, 200, 200] {
+        cluster.now += seconds * SECOND;
+        assert!(matches!(cluster.lose_issuer(), Step::MakeIssuer { vouched: true }));
+        cluster.start(false);
+        cluster.now += DAY;
+        (0..cluster.proxies.len()).for_each(|i| cluster.listen(i));
+        cluster.check();
+    }
     // A root that ended while nobody led: nobody believes it, so nobody needs it.
     let mut cluster = Cluster::with(0, 0);
     cluster.now += LIFETIMES.root + DAY;
     assert!(matches!(cluster.step(), Step::Begin));
     assert!(matches!(cluster.step(), Step::Publish(roots) if roots.len() == 1));
     cluster.now += SPREAD;
+    assert!(matches!(cluster.step(), Step::MakeIssuer { vouched: false }));
+}
+
+#[test]
+fn the_issuer_is_renewed_however_long_a_rotation_waits() {
+    // Before the new root is believed, as one that follows refuses it; and after, as one that can't follow is never restarted.
+    for believed in [false, true] {
+        let mut cluster = Cluster::with(2, 1);
+        cluster.ask();
+        assert!(matches!(cluster.step(), Step::Begin));
+        assert!(matches!(cluster.step(), Step::Publish(roots) if roots.len() == 2));
+        let old = cluster.issuer.as_ref().unwrap().0.certificate.not_after;
+        let stubborn = |cluster: &mut Cluster| {
+            let waits = cluster.waits();
+            assert!(waits.as_ref().is_none_or(|(waiting, _)| *waiting == Waiting::Belief || believed), "{waits:?}");
+        };
+        let began = cluster.now;
+        while cluster.now < began + 400 * DAY {
+            cluster.now += 10 * DAY;
+            // First a leaf, then the bundle: nobody takes one that the own leaf doesn't stand on.
+            let first = usize::from(!believed);
+            (first..3).chain(first..3).for_each(|i| cluster.listen(i));
+            if !believed {
+                // It renews, and goes on saying that it stands on the old root alone.
+                let anchors = cluster.proxies[0].anchors.clone();
+                (cluster.proxies[0].credential, cluster.proxies[0].expiry) = cluster.leaf(&anchors);
+            }
+            match cluster.now < began + 200 * DAY {
+                true => stubborn(&mut cluster),
+                false => drop(cluster.step()),
+            }
+            let issuer = &cluster.issuer.as_ref().unwrap().0.certificate;
+            assert!(issuer.not_after > cluster.now + 100 * DAY, "it is renewed in time");
+        }
+        assert!(cluster.issuer.as_ref().unwrap().0.certificate.not_after > old);
+        assert_eq!(cluster.bundle.as_ref().unwrap().anchors.certificates().len(), 2, "the old root is still needed");
+    }
+}
+
+#[test]
+fn an_issuer_of_somebody_else_that_has_ended_is_waited_for_no_longer() {
+    let mut cluster = Cluster::new();
+    let foreign = Pair::root("foreign", LIFETIMES.root, cluster.now).unwrap();
+    let anchors = TrustAnchors::from_pem(&foreign.certificate.to_pem()).unwrap();
+    cluster.bundle = Some(Bundle { anchors, since: cluster.now });
+    cluster.issuer = Some((foreign.issuer("issuer", 30 * DAY, cluster.now).unwrap(), Vec::new()));
+    cluster.start(false);
+    (0..2).for_each(|_| drop(cluster.step()));
+    cluster.pass(29 * DAY);
+    assert_eq!(cluster.waits(), Some((Waiting::Belief, vec!["shop/0".into()])));
+    // Nobody has a leaf any more: those who follow are helped, whoever can't is lost either way.
+    cluster.proxies.clear();
+    cluster.now += 2 * DAY;
     assert!(matches!(cluster.step(), Step::MakeIssuer { vouched: false }));
 }
 
@@ -376,6 +468,8 @@ enum Happens {
     Restart(usize),
     Start(bool),
     Time(u64),
+    /// Months.
+    Long(u32),
     Ask,
     LoseIssuer,
 }
@@ -388,6 +482,7 @@ fn happenings() -> impl Strategy<Value = Vec<Happens>> {
         2 => (0..6_usize).prop_map(Happens::Restart),
         1 => any::<bool>().prop_map(Happens::Start),
         3 => (0..200_u64).prop_map(Happens::Time),
+        1 => (1..14_u32).prop_map(Happens::Long),
         1 => Just(Happens::Ask),
         1 => Just(Happens::LoseIssuer),
     ];
@@ -401,6 +496,7 @@ proptest! {
     #[test]
     fn nobody_is_ever_shut_out(happenings in happenings()) {
         let mut cluster = Cluster::with(2, 1);
+        let begun = cluster.now;
         for happens in happenings {
             let at = |i: usize| i % cluster.proxies.len();
             match happens {
@@ -414,15 +510,10 @@ proptest! {
                 }
                 Happens::Start(follows) => if cluster.proxies.len() < 6 && cluster.issuer.is_some() { cluster.start(follows) },
                 Happens::Time(seconds) => cluster.now += Duration::from_secs(seconds),
+                // A rotation that waits until the old root itself ends is another matter.
+                Happens::Long(months) => if cluster.now < begun + 1000 * DAY { cluster.leap(months) },
                 Happens::Ask => cluster.ask(),
-                // Only while nothing changes: an issuer that is lost in between is made under the new root at once.
-                Happens::LoseIssuer => {
-                    let quiet = cluster.bundle.as_ref().unwrap().anchors.certificates().len() == 1;
-                    if quiet && cluster.roots.as_ref().unwrap().next.is_none() {
-                        cluster.issuer = None;
-                        cluster.step();
-                    }
-                }
+                Happens::LoseIssuer => drop(cluster.lose_issuer()),
             }
         }
         for proxy in &mut cluster.proxies {
