@@ -21,6 +21,8 @@ pub const ANCHORS_FILE: &str = "trust-anchors.pem";
 
 /// How the first line of [`ANCHORS_FILE`] begins; then comes the fingerprint of the environment's anchors.
 const IN_PLACE_OF: &str = "in-place-of: ";
+/// The largest [`ANCHORS_FILE`]: the first line, whose fingerprint is a SHA-256 in hexadecimal, and the largest bundle.
+const MAX_KEPT_BYTES: usize = IN_PLACE_OF.len() + 64 + 1 + MAX_PEM_BYTES;
 
 /// Why the files can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -101,9 +103,9 @@ pub fn keep_anchors(directory: &Path, anchors: &TrustAnchors, environment: &Trus
 }
 
 /// The anchors that were kept, if they took the place of these: in another environment they may be older than what it says.
-/// What can't be read was kept by nobody.
+/// What isn't text of that kind was kept by nobody. No error is a reason not to start: the environment's anchors are there.
 pub fn kept_anchors(directory: &Path, environment: &TrustAnchors) -> Result<Option<TrustAnchors>, FileError> {
-    let Some(bytes) = read(&directory.join(ANCHORS_FILE), MAX_PEM_BYTES)? else { return Ok(None) };
+    let Some(bytes) = read(&directory.join(ANCHORS_FILE), MAX_KEPT_BYTES)? else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes);
     let kept = text.split_once('\n').and_then(|(head, pem)| Some((head.strip_prefix(IN_PLACE_OF)?, pem)));
     let kept = kept.filter(|(of, _)| *of == environment.fingerprint());

@@ -429,6 +429,12 @@ fn anchors_are_kept_for_the_same_environment_only() {
         std::fs::write(dir.path().join(files::ANCHORS_FILE), garbage).unwrap();
         assert!(files::kept_anchors(dir.path(), &first).unwrap().is_none(), "{garbage}");
     }
+    // The largest bundle that may be told may be kept, and no larger one is read.
+    let largest = format!("{}{}", second.pem(), "\n".repeat(pem::MAX_PEM_BYTES - second.pem().len()));
+    files::keep_anchors(dir.path(), &TrustAnchors::from_pem(&largest).unwrap(), &first).unwrap();
+    assert_eq!(files::kept_anchors(dir.path(), &first).unwrap().unwrap().pem().len(), pem::MAX_PEM_BYTES);
+    std::fs::write(dir.path().join(files::ANCHORS_FILE), vec![b' '; 2 * pem::MAX_PEM_BYTES]).unwrap();
+    assert!(files::kept_anchors(dir.path(), &first).is_err());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
     discover::{ConnectError, Control},
     net,
     observe::{
-        Family, Labels, Registry,
+        Counter, Family, Labels, Registry,
         registry::{Half, Kind},
     },
 };
@@ -31,7 +31,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -132,6 +132,8 @@ pub struct Certify {
     renew: Notify,
     /// The bundle that was refused last.
     refused: Mutex<Option<String>>,
+    /// Bundles that were taken. There from the first word on, and for as long as this runs: it tells that this proxy follows.
+    taken: OnceLock<Counter>,
     times: Arc<Times>,
     registry: Registry,
 }
@@ -151,7 +153,10 @@ impl Certify {
         }
         let files = files::ensure(&config.dir, &config.name)?;
         let kept = match config.trust_anchors {
-            TrustAnchorsSource::Text(_) => files::kept_anchors(&config.dir, &environment)?,
+            TrustAnchorsSource::Text(_) => files::kept_anchors(&config.dir, &environment).unwrap_or_else(|error| {
+                tracing::warn!(%error, "trust anchors that were kept can't be read; the environment's are used");
+                None
+            }),
             TrustAnchorsSource::File(_) => None,
         };
         if let Some(kept) = &kept {
@@ -162,7 +167,8 @@ impl Certify {
         let times = Arc::new(Times::default());
         let certified = Certified { anchors: anchors_rx, material: material_rx, times: times.clone() };
         let (wanted, renew, refused) = (watch::channel(String::new()).0, Notify::new(), Mutex::default());
-        Ok((Self { config, files, environment, anchors, material, wanted, renew, refused, times, registry }, certified))
+        let taken = OnceLock::new();
+        Ok((Self { config, files, environment, anchors, material, wanted, renew, refused, taken, times, registry }, certified))
     }
 
     /// Asks `issuer` for certificates until the process ends.
@@ -182,7 +188,7 @@ impl Certify {
         let asked = net::now();
         let expiry = self.material.borrow().as_ref().map(|m| m.credential.expiry());
         let (min, max) = (self.config.min_refresh, self.config.max_refresh);
-        let due = asked + credential::refresh_in(expiry, SystemTime::now(), min, max);
+        let due = asked + credential::refresh_in(expiry, wall_clock(), min, max);
         let mut wanted = self.wanted.subscribe();
         loop {
             let at = match self.is_signed_by_another(&wanted.borrow_and_update()) {
@@ -209,7 +215,7 @@ impl Certify {
         let result = match certified.unwrap_or(Err(CertifyError::Timeout(CERTIFY_TIMEOUT))) {
             Ok(Material { credential, anchors }) => {
                 let first = self.material.borrow().is_none();
-                self.times.set(credential.expiry(), SystemTime::now());
+                self.times.set(credential.expiry(), wall_clock());
                 let id = credential.identity().clone();
                 self.material.send_replace(Some(Material { credential, anchors }));
                 if first {
@@ -253,7 +259,7 @@ impl Certify {
         let response = IdentityClient::new(channel).certify(request).await.map_err(CertifyError::Refused)?;
         let CertifyResponse { leaf_certificate, intermediate_certificates, .. } = response.into_inner();
         let key = &self.files.key;
-        let (now, name) = (SystemTime::now(), &self.config.name);
+        let (now, name) = (wall_clock(), &self.config.name);
         // Those of now: they may have changed while we waited.
         let anchors = self.anchors.borrow().clone();
         let credential = Credential::verified(name, key, leaf_certificate, intermediate_certificates, &anchors, now)?;
@@ -309,6 +315,11 @@ impl Certify {
             tracing::warn!("Waiting for identity to be initialized...");
         }
     }
+}
+
+/// By what certificates begin and end.
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Reads a text file that isn't larger than it may be.

@@ -10,6 +10,7 @@ use crate::{
 use homarus_identity::{Issuer, Key, authority::Pair, csr, issuer::Validity};
 use homarus_model::{Identity as Name, endpoint::ServerTls};
 use homarus_wire::api::identity::identity_server::{self, IdentityServer};
+use homarus_wire::trust::TrustUpdate;
 use std::{collections::VecDeque, net::SocketAddr, sync::Mutex};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, async_trait, transport::server::Connected};
@@ -286,4 +287,40 @@ fn what_stands_in_the_way_of_a_start_is_told() {
     std::fs::write(&file, mesh.anchors.pem()).unwrap();
     std::fs::write(workload.dir.path().join("key.p8"), "nonsense").unwrap();
     assert!(start().is_some_and(|e| e.contains("key.p8")));
+}
+
+#[test]
+fn kept_anchors_that_can_not_be_read_are_no_reason_not_to_start() {
+    let mesh = Mesh::new();
+    let workload = Workload::new("127.0.0.1:1".parse().unwrap(), &mesh.anchors);
+    let config = || {
+        let trust_anchors = TrustAnchorsSource::Text(mesh.anchors.pem().into());
+        Identity { trust_anchors, ..workload.config.identity.clone() }
+    };
+    let start = || Certify::prepare(config(), Registry::default()).unwrap().1.anchors.borrow().fingerprint();
+    let both = TrustAnchors::from_pem(&format!("{}{}", mesh.anchors.pem(), Mesh::new().anchors.pem())).unwrap();
+    files::keep_anchors(workload.dir.path(), &both, &mesh.anchors).unwrap();
+    assert_eq!(start(), both.fingerprint());
+    let file = workload.dir.path().join(files::ANCHORS_FILE);
+    std::fs::write(&file, vec![b' '; 2 * pem::MAX_PEM_BYTES]).unwrap();
+    assert_eq!(start(), mesh.anchors.fingerprint(), "too long");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    assert_eq!(start(), mesh.anchors.fingerprint(), "no file");
+}
+
+#[test]
+fn who_follows_says_so_for_as_long_as_it_runs() {
+    let mesh = Mesh::new();
+    let workload = Workload::new("127.0.0.1:1".parse().unwrap(), &mesh.anchors);
+    let (certify, _certified) = workload.prepare();
+    let shown = || {
+        let mut text = String::new();
+        certify.registry.expire(Duration::ZERO);
+        certify.registry.render(&mut text);
+        text.contains("homarus_identity_trust_updates_total{result=\"adopted\"}")
+    };
+    assert!(!shown());
+    certify.hear(TrustUpdate { bundle: mesh.anchors.pem().to_owned(), issuer: String::new() });
+    assert!(shown() && shown(), "though nobody tells of another bundle for years");
 }

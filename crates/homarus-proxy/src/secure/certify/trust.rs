@@ -7,7 +7,7 @@
 //! The stream's request says what we stand on. When that changes, the stream is opened again, and so the controller knows who
 //! has followed. A controller that doesn't know the service (Linkerd's) is asked again now and then: it may be replaced.
 
-use super::{Certify, Family, Half, Kind, Labels, TrustAnchors};
+use super::{Certify, Counter, Family, Half, Kind, Labels, TrustAnchors, wall_clock};
 use crate::{
     config::TrustAnchorsSource,
     discover::{ConnectError, Control},
@@ -152,10 +152,9 @@ impl Certify {
     }
 
     /// Does what the controller says.
-    fn hear(&self, update: TrustUpdate) {
+    pub(super) fn hear(&self, update: TrustUpdate) {
         let TrustUpdate { bundle, issuer } = update;
-        // There from the first word on: it tells that this proxy follows.
-        let _ = self.registry.counter(&UPDATES, Labels::new().with("result", "adopted"));
+        let taken = self.taken.get_or_init(|| self.updates("adopted"));
         // The mark first: it may be heard only once if the bundle ends this stream.
         self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, issuer.clone()) != issuer);
         // A file of anchors is the operator's word, and followed by itself.
@@ -163,27 +162,27 @@ impl Certify {
             return;
         }
         let own = self.material.borrow().as_ref().map(|m| m.credential.clone());
-        let judged = judge(&bundle, &self.anchors.borrow(), own.as_ref(), SystemTime::now());
+        let judged = judge(&bundle, &self.anchors.borrow(), own.as_ref(), wall_clock());
         match judged {
             Ok(None) => *self.refused.lock() = None,
             Ok(Some(anchors)) => {
                 *self.refused.lock() = None;
-                self.count_update("adopted");
+                taken.inc();
                 self.keep(&anchors);
                 self.adopt(anchors);
             }
             Err(refusal) => {
                 // Said once, however often it is told.
                 if self.refused.lock().replace(bundle.clone()) != Some(bundle) {
-                    self.count_update("refused");
+                    self.updates("refused").inc();
                     tracing::error!(%refusal, "the trust bundle of the identity controller is refused; the one before stays in use");
                 }
             }
         }
     }
 
-    fn count_update(&self, result: &'static str) {
-        self.registry.counter(&UPDATES, Labels::new().with("result", result)).inc();
+    fn updates(&self, result: &'static str) -> Counter {
+        self.registry.counter(&UPDATES, Labels::new().with("result", result))
     }
 
     /// A restarted container has the same environment as this one, which is older than what was told.
