@@ -70,35 +70,46 @@ pub async fn run(cluster: &Cluster, args: &Rotate) -> Outcome {
     let patch = json!({ "metadata": { "annotations": { ASKED: asked } } });
     maps.patch(NAME, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     terminal::print("asked the identity controller for a new root\n")?;
-    watch(&maps, &asked).await
+    watch(&maps, &asked, &cluster.control_plane_ns).await
 }
 
 /// Shows each change until the new root is the only one, or people have to do something.
-async fn watch(maps: &Api<ConfigMap>, asked: &str) -> Outcome {
+async fn watch(maps: &Api<ConfigMap>, asked: &str, namespace: &str) -> Outcome {
     let (mut last, mut since) = (String::new(), std::time::Instant::now());
     loop {
-        let status = read(maps).await?;
-        let (line, mine) = (status.line(), status.answered.as_deref() == Some(asked));
-        // Steps between are over before anybody has read of them.
-        if line != last && mine && status.phase != "changing" {
-            terminal::print(&format!("  {line}\n"))?;
-            (last, since) = (line, std::time::Instant::now());
-        }
-        if mine && status.phase == "at rest" {
-            terminal::print(&format!("{} {}\n", terminal::tick(terminal::colour()), status.rest()))?;
-            return Ok(Exit::Ok);
-        }
-        if mine && status.phase == "waiting for restarts" {
-            terminal::print(&status.restarts())?;
-            return Ok(Exit::Unwell);
+        match read(maps).await?.news(asked) {
+            News::Nothing => {}
+            News::Goes(line) if line == last => {}
+            News::Goes(line) => {
+                terminal::print(&format!("  {line}\n"))?;
+                (last, since) = (line, std::time::Instant::now());
+            }
+            News::Waits(text) => {
+                terminal::print(&text)?;
+                return Ok(Exit::Unwell);
+            }
+            News::Done(line) => {
+                terminal::print(&format!("{} {line}\n", terminal::tick(terminal::colour())))?;
+                return Ok(Exit::Ok);
+            }
         }
         if since.elapsed() > SILENCE {
-            let remedy = "Look at its logs and Events: kubectl -n linkerd describe deploy/linkerd-identity\n\
-                          What was asked for stays asked for; `homarus identity rotate --status` shows where it stands.";
-            return Err(Failure::new(format!("the identity controller has been {last:?} for {SILENCE:?}")).remedy(remedy));
+            return Err(silent(&last, namespace));
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// The controller has said nothing new for too long.
+fn silent(last: &str, namespace: &str) -> Failure {
+    let what = match last {
+        "" => format!("the identity controller hasn't begun to make a new root for {SILENCE:?}"),
+        last => format!("the identity controller has said nothing new for {SILENCE:?}; at last: {last}"),
+    };
+    Failure::new(what).remedy(format!(
+        "Look at its logs and Events: kubectl -n {namespace} describe deploy/linkerd-identity\n\
+         What was asked for stays asked for; `homarus identity rotate --status` shows where it stands."
+    ))
 }
 
 async fn read(maps: &Api<ConfigMap>) -> Result<Status, Failure> {
@@ -112,7 +123,34 @@ async fn read(maps: &Api<ConfigMap>) -> Result<Status, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure::new(format!("ConfigMap {NAME} can't be read: {error}")))
 }
 
+/// What there is to say to whoever asked for a rotation.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    Nothing,
+    /// It goes on.
+    Goes(String),
+    /// It doesn't, until somebody does something.
+    Waits(String),
+    Done(String),
+}
+
 impl Status {
+    /// What is new to whoever asked for this.
+    fn news(&self, asked: &str) -> News {
+        let mine = self.answered.as_deref() == Some(asked);
+        match (self.phase.as_str(), mine) {
+            // Steps between are over before anybody has read of them; and who rests hasn't read what was asked for.
+            ("" | "changing", _) | ("at rest", false) => News::Nothing,
+            ("at rest", true) => News::Done(self.rest()),
+            ("waiting for restarts", true) => News::Waits(self.restarts()),
+            ("waiting for restarts", false) => {
+                News::Waits(format!("{}What was asked for now begins after that.\n", self.restarts()))
+            }
+            (_, true) => News::Goes(self.line()),
+            (_, false) => News::Goes(format!("an earlier rotation ends first: {}", self.line())),
+        }
+    }
+
     /// One line of progress.
     fn line(&self) -> String {
         let Counts { all, believing, renewed, .. } = self.proxies.unwrap_or_default();
@@ -138,7 +176,7 @@ impl Status {
     }
 
     fn restarts(&self) -> String {
-        let head = "Proxies that can't follow while they run; restart them, then the old root is dropped:\n";
+        let head = "Proxies that can't follow while they run, or don't run; restart them, then the old root is dropped:\n";
         let names: String = self.waiting_for.iter().map(|name| format!("    * {name}\n")).collect();
         format!("{} {head}{names}", terminal::exclamation(terminal::colour()))
     }
@@ -188,6 +226,29 @@ mod tests {
         let text = status.text();
         assert!(text.contains("    * shop/web-0\n    * shop/api-1\n"), "{text}");
         assert!(text.contains("root       CN=old, until 2030-01-01T00:00:00Z, 0011223344556677\n"), "{text}");
+    }
+
+    #[test]
+    fn whoever_asks_hears_of_the_rotation_before_as_well() {
+        let of = |phase: &str, answered: &str| {
+            status(json!({ "phase": phase, "answered": answered, "waitingFor": ["shop/web-0"] })).news("now")
+        };
+        assert_eq!([of("at rest", "before"), of("changing", "before"), of("changing", "now")], [const { News::Nothing }; 3]);
+        assert!(matches!(of("at rest", "now"), News::Done(_)));
+        assert!(matches!(of("renewing certificates", "now"), News::Goes(line) if line.starts_with("renewing")));
+        assert!(matches!(of("renewing certificates", "before"), News::Goes(line) if line.starts_with("an earlier rotation")));
+        let (News::Waits(mine), News::Waits(other)) = (of("waiting for restarts", "now"), of("waiting for restarts", "before"))
+        else {
+            panic!("nobody restarts them");
+        };
+        assert!(mine.contains("* shop/web-0") && other.starts_with(&mine) && other.ends_with("begins after that.\n"), "{other}");
+    }
+
+    #[test]
+    fn a_controller_that_says_nothing_is_looked_for_where_it_is() {
+        let (before, between) = (silent("", "mesh").to_string(), silent("renewing certificates", "mesh").to_string());
+        assert!(before.contains("hasn't begun") && between.contains("renewing certificates"), "{before}; {between}");
+        assert!(before.contains("kubectl -n mesh "), "{before}");
     }
 
     #[test]
