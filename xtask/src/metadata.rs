@@ -78,10 +78,10 @@ impl Metadata {
     }
 }
 
-/// Names of all that a package links: normal dependencies, and theirs.
-pub fn linked(root: &Path, package: &str) -> anyhow::Result<BTreeSet<String>> {
+/// Names and versions of all that a package links: normal dependencies, and theirs.
+pub fn linked(root: &Path, package: &str) -> anyhow::Result<BTreeSet<(String, String)>> {
     let tree = tree(root, &["--package", package, "--edges", "normal"])?;
-    Ok(tree.into_iter().map(|(name, _)| name).filter(|name| name != package).collect())
+    Ok(tree.into_iter().filter(|(name, _)| name != package).collect())
 }
 
 /// Names and versions in a dependency tree, with exactly the features that a build has.

@@ -8,13 +8,14 @@
 //! | `homarus-demo` | the sample applications, also under the names of their originals | 65534 |
 //!
 //! The same files give the same bytes: no clock, no names of this machine, entries in the order they are written here. A
-//! layer isn't compressed: whoever pushes it to a registry may do so.
+//! layer isn't compressed: whoever pushes it to a registry may do so. Each has a bill of its materials inside (`sbom`).
 //!
 //! Only the init program carries file capabilities, so that pods whose containers drop all capabilities still start.
 
 mod archive;
 mod borrowed;
 mod layer;
+mod sbom;
 
 use crate::metadata::host;
 use anyhow::{Context, bail, ensure};
@@ -53,7 +54,9 @@ pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     build.args(["-p", "homarus-cli", "-p", "homarus-proxy", "-p", "homarus-redirect", "-p", "homarus-demo"]);
     ensure!(build.status()?.success(), "building the programs failed");
     let programs = Programs::read(&target(root).join(host()?).join("release"))?;
-    write(&out, &ours(&programs, registry, env!("CARGO_PKG_VERSION")))
+    let mut images = ours(&programs, registry, env!("CARGO_PKG_VERSION"));
+    sbom::add(root, &mut images)?;
+    write(&out, &images)
 }
 
 /// `cargo xtask image --test`: the same around the binaries of the test profile, which must have been built, and an image
@@ -61,6 +64,7 @@ pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
 pub fn for_tests(root: &Path) -> anyhow::Result<()> {
     let programs = Programs::read(&target(root).join(host()?).join("debug"))?;
     let mut images = ours(&programs, LOCAL, env!("CARGO_PKG_VERSION"));
+    sbom::add(root, &mut images)?;
     for image in &mut images {
         let distributed = format!("{DISTRIBUTED}/{}:{}", image.title, image.version);
         image.references.push(distributed);

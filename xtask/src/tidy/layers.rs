@@ -57,7 +57,8 @@ pub fn check(metadata: &Metadata, root: &Path) -> anyhow::Result<Vec<Finding>> {
         findings.extend(neighbours(metadata, package));
     }
     for (package, patterns, why) in KEPT_OUT {
-        let broken = linked(root, package)?.into_iter().filter(|name| patterns.iter().any(|pattern| matches(pattern, name)));
+        let linked = linked(root, package)?.into_iter().map(|(name, _)| name);
+        let broken = linked.filter(|name| patterns.iter().any(|pattern| matches(pattern, name)));
         findings
             .extend(broken.map(|name| Finding::new(*package, format!("links {name}: {why} (cargo tree -p {package} -i {name})"))));
     }
@@ -107,7 +108,7 @@ fn neighbours(metadata: &Metadata, package: &Package) -> Vec<Finding> {
 /// Nothing but [`MEETING`] is linked into both planes.
 fn meeting(metadata: &Metadata, root: &Path) -> anyhow::Result<Vec<Finding>> {
     let (proxy, control) = (linked(root, "homarus-proxy")?, linked(root, "homarus-control")?);
-    let ours = proxy.intersection(&control).filter(|name| metadata.member(name).is_some());
+    let ours = proxy.intersection(&control).map(|(name, _)| name).filter(|name| metadata.member(name).is_some());
     let astray = ours.filter(|name| !MEETING.contains(&name.as_str()));
     let told = astray.map(|name| {
         Finding::new("homarus-proxy", format!("meets homarus-control in {name}; they may only in {}", MEETING.join(", ")))
