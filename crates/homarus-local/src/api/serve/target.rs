@@ -198,8 +198,18 @@ impl Target {
                 "namespaces" if self.kind.group.is_empty() => self.name.clone(),
                 _ => self.namespace.clone(),
             },
-            name: self.name.clone(),
+            name: self.one_name(),
             path: String::new(),
+        }
+    }
+
+    /// The name of the one object that is meant: a list or watch that selects it by name is about nothing else, and a role that
+    /// names it is enough.
+    fn one_name(&self) -> String {
+        let selected = || self.fields().ok()?.exact("metadata.name").map(str::to_owned);
+        match self.verb {
+            Verb::List | Verb::Watch if self.name.is_empty() => selected().unwrap_or_default(),
+            _ => self.name.clone(),
         }
     }
 
@@ -321,6 +331,18 @@ mod tests {
         check(Method::DELETE, "/api/v1/namespaces/a", "", Verb::Delete, "namespaces  a ");
         check(Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "", Verb::DeleteCollection, "deployments a  ");
         check(Method::POST, "/api/v1/namespaces/a/serviceaccounts/x/token", "", Verb::Create, "serviceaccounts a x token");
+    }
+
+    #[test]
+    fn a_list_of_one_name_is_about_that_object() {
+        let name = |query: &str| parse(Method::GET, "/api/v1/namespaces/a/secrets", query).unwrap().action().name;
+        assert_eq!(name("fieldSelector=metadata.name%3Dx"), "x");
+        assert_eq!(name("watch=true&fieldSelector=metadata.name%3D%3Dx"), "x");
+        assert_eq!(name("fieldSelector=metadata.name!%3Dx"), "");
+        assert_eq!(name("fieldSelector=metadata.namespace%3Dx"), "");
+        assert_eq!(name(""), "");
+        let all = parse(Method::DELETE, "/api/v1/namespaces/a/secrets", "fieldSelector=metadata.name%3Dx").unwrap();
+        assert_eq!(all.action().name, "", "as on a real cluster");
     }
 
     #[test]

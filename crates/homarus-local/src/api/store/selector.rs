@@ -172,6 +172,11 @@ impl Fields {
         self
     }
 
+    /// The one value that a path must have, if there is one.
+    pub fn exact(&self, path: &str) -> Option<&str> {
+        self.0.iter().find(|(asked, _, equal)| asked == path && *equal).map(|(_, value, _)| value.as_str())
+    }
+
     /// The paths that are asked for.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(path, _, _)| path.as_str())
