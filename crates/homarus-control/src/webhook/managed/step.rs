@@ -1,12 +1,13 @@
 //! What to do next about a webhook's certificate: pure, so that any replica that looks at the same Secret does the same.
 //!
-//! A renewal takes three looks, so that no API server ever meets a certificate that it can't verify: the next certificate is put
-//! beside the one in use, and its CA into the bundle; the API server is told the bundle; only then the next takes the place.
+//! A renewal takes three steps, so that no API server meets a certificate that it can't verify: the next certificate is put
+//! beside the one in use, and its CA into the bundle; the API server is told the bundle; only then, and not before every API server
+//! of the cluster has had time to hear of it ([`HEARD`]), the next takes the place.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use homarus_identity::authority::MakeError;
+use homarus_identity::authority::{BACKDATED, MakeError};
 use homarus_identity::webhook::{LIFETIME, Serving, bundle, vouches};
 use homarus_identity::{Certificate, pem, renewal};
 
@@ -17,6 +18,9 @@ const KEY: &str = "tls.key";
 const BUNDLE: &str = "ca.crt";
 const NEXT_CRT: &str = "next.crt";
 const NEXT_KEY: &str = "next.key";
+
+/// How long after a successor was made every API server knows its CA: they follow configurations by watches. It isn't urgent.
+const HEARD: Duration = Duration::from_secs(5 * 60);
 
 /// A certificate and its key, PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,8 +123,10 @@ pub(super) fn next(held: Option<&Held>, told: Option<&str>, name: &str, now: Sys
         Some(told) if told != held.bundle => return Ok(Step::Tell(held.bundle.clone())),
         Some(_) => {}
     }
-    match &held.next {
-        Some(next) if next.good(&held.bundle, name, now).is_some() => {
+    let successor = held.next.as_ref().and_then(|next| Some((next, next.good(&held.bundle, name, now)?)));
+    match successor {
+        Some((_, leaf)) if now < leaf.not_before + BACKDATED + HEARD => Ok(Step::Rest),
+        Some((next, _)) => {
             write(Held { pair: next.clone(), bundle: held.bundle.clone(), next: None }, "the next one is believed by now")
         }
         _ if now >= renewal::due(&leaf) => write(held.staged(name, now)?, "the one in use is due"),
@@ -132,7 +138,6 @@ pub(super) fn next(held: Option<&Held>, told: Option<&str>, name: &str, now: Sys
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::time::Duration;
 
     const NAME: &str = "linkerd-sp-validator.linkerd.svc";
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -163,7 +168,9 @@ mod tests {
         assert_eq!(staged.pair, first.pair, "the one in use stays until its successor is believed");
         assert!(staged.next.is_some());
         assert_eq!(next(Some(&staged), Some(&first.bundle), NAME, due).unwrap(), Step::Tell(staged.bundle.clone()));
-        let renewed = written(next(Some(&staged), Some(&staged.bundle), NAME, due).unwrap());
+        let early = due + HEARD - Duration::from_secs(2);
+        assert_eq!(next(Some(&staged), Some(&staged.bundle), NAME, early).unwrap(), Step::Rest, "somebody may not have heard");
+        let renewed = written(next(Some(&staged), Some(&staged.bundle), NAME, due + HEARD).unwrap());
         assert_eq!((Some(&renewed.pair), &renewed.next), (staged.next.as_ref(), &None));
         for believed in [&first, &renewed] {
             assert!(believed.believed(&staged.bundle, NAME, due), "a replica that is late is still believed");
