@@ -1,4 +1,4 @@
-//! Judging what people write before it is stored: ServiceProfiles ([`profiles`]), and policies and routes ([`policies`]).
+//! Judging what people write before it is stored: ServiceProfiles ([`profiles`]), and policies and routes (`policies`).
 //!
 //! A verdict follows from the object alone, never from what else the cluster has: whether the parent of a route exists is told in
 //! the route's status, later. What would be stored and have no effect is let in with a warning; what can't mean anything is

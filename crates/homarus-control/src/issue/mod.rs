@@ -9,8 +9,8 @@
 //! with the issuer is an Event on the controller's Deployment and in the log.
 //!
 //! Both the issuer and the anchors are followed while running, so rotating either needs no restart: from files that somebody
-//! provides, or from the objects that this controller keeps itself ([`managed`]). What is in force is streamed to proxies that
-//! ask for it ([`followers`]), so that they follow as well.
+//! provides, or from the objects that this controller keeps itself (`managed`). What is in force is streamed to proxies that
+//! ask for it (`followers`), so that they follow as well.
 
 mod ends;
 mod followers;

@@ -5,7 +5,7 @@
 //!
 //! Trust anchors may come from a file, which is looked at again and again: a bundle that changes is used at once, and a
 //! leaf asked for that goes with it; one that can't be read is told and not used. Otherwise they come from the environment,
-//! and from then on from the identity controller ([`trust`]), if it tells of them.
+//! and from then on from the identity controller (`trust`), if it tells of them.
 
 mod trust;
 

@@ -3,7 +3,7 @@
 //!
 //! # Life of an installation
 //! Copy this program to where runtimes look for plugins; write a kubeconfig with the pod's own token; append our entry to
-//! every network configuration ([`host`], [`conflist`]). Then wait for a change, of the folder or of the token, and do the
+//! every network configuration ([`mod@host`], [`conflist`]). Then wait for a change, of the folder or of the token, and do the
 //! same again: each step looks at what is there and writes only what differs, so no change of our own is taken for another's,
 //! and events may be lost without harm. Where the values ask for it, the node is tainted until it is ready ([`taint`]).
 //!
