@@ -4,4 +4,5 @@ pub mod annotations;
 pub mod crds;
 pub mod injection;
 pub mod manifests;
+pub mod names;
 pub mod objects;

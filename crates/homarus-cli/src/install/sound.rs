@@ -60,16 +60,8 @@ fn one_of(text: &str, allowed: &[&str]) -> Result<(), String> {
     if allowed.contains(&text) { Ok(()) } else { Err(format!("use one of {}", allowed.join(", "))) }
 }
 
-/// DNS-1123.
 fn domain(text: &str) -> Result<(), String> {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.first().copied().is_some_and(inner)
-            && bytes.last().copied().is_some_and(inner)
-            && bytes.iter().all(|c| inner(*c) || *c == b'-')
-    };
-    match text.len() <= 253 && text.split('.').all(label) {
+    match homarus_kube::names::is_subdomain(text) {
         true => Ok(()),
         false => Err("a domain has lower-case letters, digits, dashes, and dots between".to_owned()),
     }

@@ -93,9 +93,7 @@ async fn place(globals: &Globals, args: &Args) -> Result<Place, Failure> {
 
 /// Refuses what can't be a part of a DNS name.
 fn label(what: &str, name: &str) -> Result<(), Failure> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let outer = |c: Option<char>| c.is_some_and(|c| inner(c) && c != '-');
-    if name.len() <= 63 && name.chars().all(inner) && outer(name.chars().next()) && outer(name.chars().last()) {
+    if homarus_kube::names::is_label(name) {
         return Ok(());
     }
     Err(Failure::usage(format!("invalid {what} {name:?}"))

@@ -29,7 +29,6 @@ use kube::Client;
 
 use crate::events::Recorder;
 use crate::run::{Compatibility, Logging, Program};
-use crate::webhook::serving::Files;
 use crate::webhook::{INJECTOR, Origin};
 use cluster::KubernetesCluster;
 use config::Config;
@@ -77,10 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let recorder = Recorder::spawn(client.clone(), "linkerd-proxy-injector");
     let config = Config::new(&args.values, &args.trust_anchors);
     let drain = program.drain();
-    let origin = match args.manage_certificates {
-        true => Origin::Managed { namespace: args.linkerd_namespace.clone() },
-        false => Origin::Mounted(Files::of_folder(&args.tls_dir)),
-    };
+    let origin = Origin::of(args.manage_certificates, &args.linkerd_namespace, &args.tls_dir);
     let gate = program.readiness.gate("certificate of the webhook");
     let webhook = crate::webhook::Webhook::start(&INJECTOR, args.addr, origin, &client, &program.metrics, gate, drain.clone())?;
     let cluster = Arc::new(KubernetesCluster::watch(client.clone(), drain.clone()));

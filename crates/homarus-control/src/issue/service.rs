@@ -215,7 +215,7 @@ impl ServiceAccount {
         let ["system", kind, namespace, name] = parts[..] else {
             return Err(invalid("is not that of a service account"));
         };
-        if ![kind, namespace, name].into_iter().all(is_label) {
+        if ![kind, namespace, name].into_iter().all(homarus_kube::names::is_label) {
             return Err(invalid("must be made of DNS labels (a service account whose name has dots can't have an identity)"));
         }
         Ok(Self { kind: kind.into(), namespace: namespace.into(), name: name.into() })
@@ -225,14 +225,4 @@ impl ServiceAccount {
         let Self { kind, namespace, name } = self;
         format!("{name}.{namespace}.{kind}.identity.{}.{}", naming.control_plane_ns, naming.trust_domain)
     }
-}
-
-/// A label of RFC 1123, lower case.
-fn is_label(text: &str) -> bool {
-    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let bytes = text.as_bytes();
-    bytes.len() <= 63
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }

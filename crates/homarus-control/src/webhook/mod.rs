@@ -7,6 +7,7 @@ pub(crate) mod server;
 pub(crate) mod serving;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,16 @@ pub(crate) enum Origin {
     Mounted(Files),
     /// The controller makes it, and keeps it in a Secret of this namespace.
     Managed { namespace: String },
+}
+
+impl Origin {
+    /// As a controller's flags say.
+    pub(crate) fn of(managed: bool, namespace: &str, folder: &Path) -> Self {
+        match managed {
+            true => Self::Managed { namespace: namespace.to_owned() },
+            false => Self::Mounted(Files::of_folder(folder)),
+        }
+    }
 }
 
 /// A webhook that has its certificate, or will have it soon.

@@ -1,23 +1,17 @@
 //! Identities as policies name them.
 
+use homarus_kube::names::is_part;
+
 /// `*`, `*.suffix`, a DNS name, or a SPIFFE ID.
 pub(super) fn pattern(text: &str) -> Result<(), String> {
     let fits = match text.strip_prefix("spiffe://") {
         Some(rest) => spiffe(rest),
-        None => text.split('.').enumerate().all(|(i, part)| label(part) || (i == 0 && part == "*")),
+        None => text.split('.').enumerate().all(|(i, part)| is_part(part) || (i == 0 && part == "*")),
     };
     match fits {
         true => Ok(()),
         false => Err(format!("{text:?} is no identity; write *, *.suffix, a DNS name in lower case, or spiffe://domain/path")),
     }
-}
-
-fn label(text: &str) -> bool {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().copied().is_some_and(inner)
-        && bytes.last().copied().is_some_and(inner)
-        && bytes.iter().all(|c| inner(*c) || *c == b'-')
 }
 
 /// What follows the scheme of a SPIFFE ID: a trust domain, and segments of a path.

@@ -78,9 +78,9 @@ fn authentications() {
         POLICY,
         "MeshTLSAuthentication",
         &[
-            refs(json!([reference("", "ServiceAccount", "a")])),                // 118
-            refs(json!([reference("", "Namespace", "a")])),                     // 119
-            json!({ "identities": ["*", "*.shop", "a.b", "spiffe://root/a"] }), // 121
+            refs(json!([reference("", "ServiceAccount", "a")])),                       // 118
+            refs(json!([reference("", "Namespace", "a")])),                            // 119
+            json!({ "identities": ["*", "*.shop", "a.b", "spiffe://example.org/a"] }), // 121
         ],
         &[
             (refs(json!([{ "kind": "Namespace", "name": "a", "namespace": "b" }])), "in no namespace"), // 120

@@ -13,7 +13,6 @@ use kube::Client;
 use crate::admit::{Judge, Judgement};
 use crate::run::{Compatibility, Logging, Program};
 use crate::webhook::review::Question;
-use crate::webhook::serving::Files;
 use crate::webhook::{Origin, PROFILES, Webhook};
 use schema::{Profile, RequestMatch, ResponseMatch, RetryBudget, Route};
 
@@ -46,10 +45,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     args.logging.init()?;
     let (mut program, ready) = Program::start(args.metrics_addr, "certificate of the webhook").await?;
     let client = Client::try_default().await.context("no way to reach the Kubernetes API")?;
-    let origin = match args.manage_certificates {
-        true => Origin::Managed { namespace: args.linkerd_namespace },
-        false => Origin::Mounted(Files::of_folder(&args.tls_dir)),
-    };
+    let origin = Origin::of(args.manage_certificates, &args.linkerd_namespace, &args.tls_dir);
     let drain = program.drain();
     let webhook = Webhook::start(&PROFILES, args.addr, origin, &client, &program.metrics, ready, drain.clone())?;
     let judge = Judge::new(judge, &program.metrics);
@@ -90,16 +86,9 @@ fn unreadable(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     format!("{path}: {}; {remedy}", error.inner())
 }
 
-/// DNS-1123, as every object's name here becomes a part of an authority.
+/// An object's name here becomes a part of an authority.
 fn subdomain(name: &str) -> Result<(), String> {
-    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let label = |label: &str| {
-        let bytes = label.as_bytes();
-        bytes.first().copied().is_some_and(inner)
-            && bytes.last().copied().is_some_and(inner)
-            && bytes.iter().all(|c| inner(*c) || *c == b'-')
-    };
-    match name.len() <= 253 && name.split('.').all(label) {
+    match homarus_kube::names::is_subdomain(name) {
         true => Ok(()),
         false => Err(format!("metadata.name: {name:?} is no DNS name; name it after the Service: web.shop.svc.cluster.local")),
     }
