@@ -138,12 +138,12 @@ fn policies_and_profiles() {
 
 /// A folder with programs, as scripts.
 fn programs(scripts: &[(&str, &str)]) -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     for (name, script) in scripts {
-        let path = folder.path().join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a fork of another test would keep a descriptor of ours open for writing, and the script busy.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod 755 \"$1\"", "sh"]);
+        assert!(shell.arg(folder.path().join(name)).arg(script).status().unwrap().success());
     }
     folder
 }

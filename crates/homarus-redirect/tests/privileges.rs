@@ -21,7 +21,8 @@ fn image(capabilities: CapabilitySet, effective: bool) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = folder.path().join("linkerd2-proxy-init");
-    std::fs::copy(program(), &copy).unwrap();
+    // By another process: a fork of another test would keep a descriptor of ours open for writing, and the copy busy.
+    assert!(Command::new("cp").arg(program()).arg(&copy).status().unwrap().success());
     let flags = if effective { VFS_CAP_FLAGS_EFFECTIVE } else { 0 };
     let permitted = u32::try_from(capabilities.bits()).unwrap();
     let words = [VFS_CAP_REVISION_2 | flags, permitted, 0, 0, 0];

@@ -1,7 +1,7 @@
 //! Images are rows of a table: programs of the machine under the names that manifests know.
 
 use std::convert::Infallible;
-use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use bytes::Bytes;
 use homarus_local::node::{ImageFile, ImageRow};
@@ -17,8 +17,10 @@ use super::cluster::{Cluster, container};
 async fn an_image_is_a_program_at_the_place_its_manifests_expect() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("program");
-    std::fs::write(&program, "#!/bin/sh\necho $0 \"$@\"\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: a fork of another test would keep a descriptor of ours open for writing, and the script busy.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "printf '#!/bin/sh\\necho $0 \"$@\"\\n' >\"$1\" && chmod 755 \"$1\"", "sh"]).arg(&program);
+    assert!(shell.status().unwrap().success());
     let row = ImageRow {
         repository: "acme/tool".into(),
         entrypoint: vec!["/usr/lib/acme/tool".into(), "serve".into()],

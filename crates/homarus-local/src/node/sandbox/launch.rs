@@ -9,9 +9,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use super::wire::{LAUNCH_MAX, LaunchSpec};
 use super::{passing, rights, root, streams};
+
+/// How often, and after how long, a program is tried again that is busy being written.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Never returns when all went well.
 pub(crate) fn run() -> i32 {
@@ -64,7 +70,7 @@ fn become_container(spec: &LaunchSpec, input: Option<OwnedFd>, order: &UnixStrea
     let Some((program, arguments)) = spec.argv.split_first() else {
         return "no command".into();
     };
-    let error = Command::new(program).args(arguments).env_clear().envs(spec.env.iter().map(|(k, v)| (k, v))).exec();
+    let error = replace_process(Command::new(program).args(arguments).env_clear().envs(spec.env.iter().map(|(k, v)| (k, v))));
     match error.kind() {
         io::ErrorKind::NotFound if !program.contains('/') => {
             format!("exec: {program:?}: executable file not found in $PATH")
@@ -73,4 +79,17 @@ fn become_container(spec: &LaunchSpec, input: Option<OwnedFd>, order: &UnixStrea
         io::ErrorKind::PermissionDenied => format!("exec: {program:?}: permission denied"),
         _ => format!("exec: {program:?}: {error}"),
     }
+}
+
+/// Becomes the program; returns only where that failed. A process that the node forks while it writes a volume holds the
+/// file open until it becomes a program itself, and so keeps the file busy for a moment.
+fn replace_process(command: &mut Command) -> io::Error {
+    for _ in 0..BUSY_TRIES {
+        let error = command.exec();
+        if error.kind() != io::ErrorKind::ExecutableFileBusy {
+            return error;
+        }
+        thread::sleep(BUSY_PAUSE);
+    }
+    command.exec()
 }
