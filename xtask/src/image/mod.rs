@@ -17,7 +17,7 @@ mod borrowed;
 mod layer;
 mod sbom;
 
-use crate::metadata::host;
+use crate::metadata::{host, target_folder};
 use anyhow::{Context, bail, ensure};
 use archive::Image;
 use layer::Entry;
@@ -44,8 +44,8 @@ const TEST_IMAGES: &str = "test-images";
 /// `cargo xtask image`: images for distribution.
 pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     let (registry, out) = match arguments {
-        [] => (LOCAL, target(root).join("images")),
-        [registry] => (*registry, target(root).join("images")),
+        [] => (LOCAL, target_folder(root).join("images")),
+        [registry] => (*registry, target_folder(root).join("images")),
         [registry, out] => (*registry, PathBuf::from(out)),
         _ => bail!("cargo xtask image [REGISTRY [FOLDER]]"),
     };
@@ -53,7 +53,7 @@ pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
     build.current_dir(root).args(["build", "--release", "--locked"]);
     build.args(["-p", "homarus-cli", "-p", "homarus-proxy", "-p", "homarus-redirect", "-p", "homarus-demo"]);
     ensure!(build.status()?.success(), "building the programs failed");
-    let programs = Programs::read(&target(root).join(host()?).join("release"))?;
+    let programs = Programs::read(&target_folder(root).join(host()?).join("release"))?;
     let mut images = ours(&programs, registry, env!("CARGO_PKG_VERSION"));
     sbom::add(root, &mut images)?;
     write(&out, &images)
@@ -62,7 +62,7 @@ pub fn run(root: &Path, arguments: &[&str]) -> anyhow::Result<()> {
 /// `cargo xtask image --test`: the same around the binaries of the test profile, which must have been built, and an image
 /// of programs of this machine that tests run in pods. With `LINKERD2_PROXY_BIN` also one of that proxy.
 pub fn for_tests(root: &Path) -> anyhow::Result<()> {
-    let programs = Programs::read(&target(root).join(host()?).join("debug"))?;
+    let programs = Programs::read(&target_folder(root).join(host()?).join("debug"))?;
     let mut images = ours(&programs, LOCAL, env!("CARGO_PKG_VERSION"));
     sbom::add(root, &mut images)?;
     for image in &mut images {
@@ -74,11 +74,7 @@ pub fn for_tests(root: &Path) -> anyhow::Result<()> {
     if let Some(proxy) = std::env::var_os("LINKERD2_PROXY_BIN") {
         images.push(borrowed::linkerd2_proxy(LOCAL, Path::new(&proxy), init(&programs))?);
     }
-    write(&target(root).join(TEST_IMAGES), &images)
-}
-
-fn target(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+    write(&target_folder(root).join(TEST_IMAGES), &images)
 }
 
 fn write(folder: &Path, images: &[Image]) -> anyhow::Result<()> {

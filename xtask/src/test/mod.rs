@@ -1,18 +1,23 @@
 //! The stages of a test run, the cheap ones first. Everything is built once, with one set of features; each stage then
-//! runs a part of it through `cargo test`, whose output is left as it is.
+//! runs a part of it.
 //!
 //! Tests that make namespaces and rules run as root, each program of them in a `sandbox` of its own (the script beside
-//! this crate): whatever one leaves behind, even when it is killed, goes with it. Tests that want a real cluster get one
-//! each (`on-cluster`).
+//! this crate): whatever one leaves behind, even when it is killed, goes with it. So they can run beside each other
+//! (`lanes`). Tests that want a real cluster get one each (`on-cluster`).
+
+mod lanes;
 
 use crate::{
     image,
-    metadata::{Metadata, Target, host},
+    metadata::{Metadata, Target, target_folder},
 };
 use anyhow::Context;
+use lanes::Job;
+use serde::Deserialize;
 use std::{
-    path::Path,
-    process::{Command, ExitCode},
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -21,6 +26,9 @@ const CLUSTER: &str = "cluster";
 
 /// Test programs that do more beside a real cluster: they run in both stages.
 const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table", "acceptance"];
+
+/// Those that take longest begin first, so that the lanes end together.
+const LONG: &[&str] = &["lifecycle", "cni_cluster", "scenarios", "mesh", "faults", "acceptance"];
 
 /// Which test programs belong to which stage, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -36,7 +44,7 @@ pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
     let metadata = Metadata::read(root)?;
     let targets = metadata.members().flat_map(|package| package.targets.iter().map(|target| (package.name.as_str(), target)));
     let plan = plan(targets);
-    let stages = Stages { root, runner: format!("CARGO_TARGET_{}_RUNNER", host()?.to_uppercase().replace('-', "_")), plan: &plan };
+    let stages = Stages { root, plan: &plan };
 
     let mut times = vec![];
     let mut stage = |name: &'static str, work: &dyn Fn() -> anyhow::Result<()>| {
@@ -80,14 +88,22 @@ fn plan<'a>(targets: impl Iterator<Item = (&'a str, &'a Target)>) -> Plan {
     for names in [&mut plan.features, &mut plan.scenarios, &mut plan.cluster] {
         names.sort();
         names.dedup();
+        names.sort_by_key(|name| LONG.iter().position(|long| long == name).unwrap_or(LONG.len()));
     }
     plan
 }
 
 struct Stages<'a> {
     root: &'a Path,
-    runner: String,
     plan: &'a Plan,
+}
+
+/// A line of what cargo tells while it builds, of a program.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    manifest_path: PathBuf,
+    executable: Option<PathBuf>,
 }
 
 impl Stages<'_> {
@@ -99,12 +115,28 @@ impl Stages<'_> {
 
     /// Runs test programs by name, each by a script beside this crate.
     fn run_by(&self, script: &str, tests: &[String]) -> anyhow::Result<()> {
+        let built = self.built(tests)?;
+        let job = |name: &String| {
+            let artifact = built.get(name).with_context(|| format!("cargo built no test {name}"))?;
+            let folder = artifact.manifest_path.parent().context("a manifest is in no folder")?;
+            let mut command = Command::new(self.root.join("xtask").join(script));
+            command.args(&artifact.executable).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+            Ok(Job { name: name.clone(), command })
+        };
+        lanes::run(tests.iter().map(job).collect::<anyhow::Result<_>>()?, &target_folder(self.root).join("test-output"))
+    }
+
+    /// Where test programs are, by name.
+    fn built(&self, tests: &[String]) -> anyhow::Result<BTreeMap<String, Artifact>> {
         let mut command = self.command("test");
-        command.env(&self.runner, self.root.join("xtask").join(script));
-        for name in tests {
-            command.args(["--test", name]);
-        }
-        succeed(&mut command)
+        command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+        command.args(tests.iter().flat_map(|name| ["--test", name]));
+        let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting {command:?}"))?;
+        anyhow::ensure!(output.status.success(), "{}: {command:?}", output.status);
+        let told = String::from_utf8(output.stdout).context("cargo's answer is not UTF-8")?;
+        let artifacts = told.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
+        let programs = artifacts.filter(|artifact| artifact.executable.is_some() && artifact.target.kind == ["test"]);
+        Ok(programs.map(|artifact| (artifact.target.name.clone(), artifact)).collect())
     }
 
     fn command(&self, job: &str) -> Command {
