@@ -1,5 +1,18 @@
+{{- /*
+In a copy of Linkerd's values the image is Linkerd's plugin, of a version of its own, whose installer isn't what this chart starts: ours
+takes its place.
+*/}}
 {{- define "homarus-cni.version" -}}
+{{- if eq (toString .Values.image.name) "cr.l5d.io/linkerd/cni-plugin" -}}
+{{ .Chart.AppVersion }}
+{{- else -}}
 {{ .Values.image.version | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "homarus-cni.image" -}}
+{{- $theirs := eq (toString .Values.image.name) "cr.l5d.io/linkerd/cni-plugin" -}}
+{{ ternary "ghcr.io/homarus-mesh/homarus-redirect" .Values.image.name $theirs }}:{{ include "homarus-cni.version" . }}
 {{- end }}
 
 {{- define "homarus-cni.created-by" -}}

@@ -240,6 +240,40 @@ fn own_certificates() {
     }
 }
 
+/// The images of a whole copy of Linkerd's values are Linkerd's, and no program of theirs is what these charts start. What somebody
+/// chose stays: a registry, or a version of the proxy, which runs under this control plane.
+#[test]
+fn images_in_a_copy_of_linkerds_values_are_ours() {
+    let image = |name: &str, version: &str| json!({ "name": name, "version": version });
+    let version = Chart::embedded(Name::ControlPlane).unwrap().metadata["appVersion"].as_str().unwrap().to_owned();
+    let plane = |controller: &str, proxy: Value| json!({ "linkerdVersion": "edge-26.8.3", "controllerImage": controller, "proxy": { "image": proxy } });
+    let cni = |image: Value| json!({ "image": image });
+    for (name, values, wanted) in [
+        (
+            Name::ControlPlane,
+            plane("cr.l5d.io/linkerd/controller", image("cr.l5d.io/linkerd/proxy", "")),
+            vec![format!("ghcr.io/homarus-mesh/homarus-proxy:{version}"), format!("ghcr.io/homarus-mesh/homarus:{version}")],
+        ),
+        (
+            Name::ControlPlane,
+            plane("mirror.example/controller", image("cr.l5d.io/linkerd/proxy", "edge-26.8.3")),
+            vec!["cr.l5d.io/linkerd/proxy:edge-26.8.3".to_owned(), format!("mirror.example/controller:{version}")],
+        ),
+        (
+            Name::Cni,
+            cni(image("cr.l5d.io/linkerd/cni-plugin", "v1.6.8")),
+            vec![format!("ghcr.io/homarus-mesh/homarus-redirect:{version}")],
+        ),
+        (Name::Cni, cni(image("mirror.example/cni", "v1.6.8")), vec!["mirror.example/cni:v1.6.8".to_owned()]),
+    ] {
+        let said = Said { files: vec![to_yaml(&values).unwrap()], set: vec![] };
+        agree(name, &said);
+        let text = by_us(name, &said).unwrap();
+        let images: std::collections::BTreeSet<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        assert_eq!(images.iter().filter(|image| !image.is_empty()).collect::<Vec<_>>(), wanted.iter().collect::<Vec<_>>(), "{said:?}");
+    }
+}
+
 #[test]
 fn every_value_by_itself() {
     for name in Name::ALL {
