@@ -5,6 +5,8 @@
 //! to find.
 //!
 //! - [`emojivoto`]: a web page that asks two gRPC services, a bot that votes, and one emoji that can't be voted for.
+//! - [`steady`]: a server that ends in the way that it is told to, and a client that asks at a steady rate.
 
 pub mod emojivoto;
 pub mod serving;
+pub mod steady;

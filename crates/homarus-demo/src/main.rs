@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use homarus_demo::emojivoto::{emoji, vote_bot, voting, web};
 use homarus_demo::serving::{self, Stop};
+use homarus_demo::steady::{load, server};
 use tracing_subscriber::EnvFilter;
 
 /// Sample applications: plain programs that know nothing of a mesh.
@@ -35,6 +36,41 @@ enum Program {
     /// Emojivoto's most eager user
     #[command(name = "emojivoto-vote-bot", alias = "vote-bot")]
     VoteBot(VoteBotArgs),
+    /// A server that ends in the way that it is told to: HTTP/1.1 and HTTP/2
+    SteadyServer(SteadyServerArgs),
+    /// A client that asks at a steady rate, and reports what failed, as JSON
+    SteadyLoad(SteadyLoadArgs),
+}
+
+#[derive(Debug, Args)]
+struct SteadyServerArgs {
+    /// The port to serve on
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// How long every answer takes, like 20ms
+    #[arg(long, default_value = "20ms", value_parser = duration)]
+    takes: Duration,
+    /// How long it goes on as ever after SIGTERM, like 5s
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    drains: Duration,
+}
+
+#[derive(Debug, Args)]
+struct SteadyLoadArgs {
+    /// What to ask for
+    url: http::Uri,
+    /// Requests a second
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..=load::MAX_RATE as i64))]
+    rate: u32,
+    /// How long, like 90s
+    #[arg(long, default_value = "90s", value_parser = duration)]
+    lasts: Duration,
+    /// HTTP/2, on one connection
+    #[arg(long)]
+    http2: bool,
+    /// An address of this machine that servers reach
+    #[arg(long, env = "POD_IP", default_value = "127.0.0.1")]
+    address: std::net::IpAddr,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +192,14 @@ fn run(program: Program) -> anyhow::Result<()> {
                 let host_override = host_override.filter(|host| !host.is_empty());
                 tracing::info!(%web_host, rate, "voting");
                 vote_bot::run(vote_bot::Plan { web_host, host_override, rate, ttl }, stop).await;
+            }
+            Program::SteadyServer(SteadyServerArgs { port, takes, drains }) => {
+                let listener = serving::listen(port).await?;
+                server::run(listener, server::Manner { takes, drains }, stop).await?;
+            }
+            Program::SteadyLoad(SteadyLoadArgs { url, rate, lasts, http2, address }) => {
+                let report = load::run(load::Plan { url, rate, lasts, http2, address }, stop).await?;
+                println!("{}", serde_json::to_string(&report)?);
             }
         }
         tracing::info!("ended");
