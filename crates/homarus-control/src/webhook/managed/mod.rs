@@ -7,6 +7,7 @@
 
 mod step;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -19,7 +20,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -39,6 +40,9 @@ const START: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Says on what was made at run time who made it, so that nobody takes it for a leftover.
 const MADE_BY: &str = "homarus.io/made-by";
+/// What Helm writes on the objects of a release; without them, it takes no object into one.
+const RELEASE: [&str; 2] = ["meta.helm.sh/release-name", "meta.helm.sh/release-namespace"];
+const RELEASED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "Helm");
 
 /// Who keeps a webhook's certificate.
 pub(super) struct Managed {
@@ -50,6 +54,37 @@ pub(super) struct Managed {
     configurations: Api<DynamicObject>,
     serving: ServingCertificate,
     not_after: Gauge,
+}
+
+/// What an API server knows of the webhook.
+struct Told {
+    /// Whom it believes.
+    bundle: String,
+    release: Release,
+}
+
+/// The Helm release that a configuration belongs to, as labels and annotations; both empty without one.
+///
+/// A Secret that was made for it belongs there as well. No chart of ours has that Secret, but Linkerd's has: going back to it, Helm
+/// would refuse what isn't its own.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Release {
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Release {
+    fn of(configuration: &DynamicObject) -> Self {
+        let label = configuration.labels().get_key_value(RELEASED_BY.0).filter(|(_, value)| *value == RELEASED_BY.1);
+        let annotations = configuration.annotations().iter().filter(|(key, _)| RELEASE.contains(&key.as_str()));
+        let annotations: BTreeMap<_, _> = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
+        match label {
+            Some((key, value)) if annotations.len() == RELEASE.len() => {
+                Self { labels: BTreeMap::from([(key.clone(), value.clone())]), annotations }
+            }
+            _ => Self::default(),
+        }
+    }
 }
 
 /// What a look has found and done.
@@ -131,14 +166,18 @@ impl Managed {
         let secret = self.secrets.get_opt(&name).await.with_context(|| format!("reading Secret {name}"))?;
         let held = secret.as_ref().map(held);
         let told = self.told().await?;
+        let bundle = told.as_ref().map(|told| told.bundle.as_str());
         if let Some(held) = &held {
-            self.take(held, told.as_deref(), now);
+            self.take(held, bundle, now);
         }
-        match step::next(held.as_ref(), told.as_deref(), &self.host, now)? {
+        match step::next(held.as_ref(), bundle, &self.host, now)? {
             Step::Rest if told.is_some() => Ok(Look::Settled),
             Step::Rest => Ok(Look::Unknown),
             Step::Tell(bundle) => self.tell(&bundle).await.map(|()| Look::Worked),
-            Step::Write(held, why) => self.write(secret, &held, why).await.map(|()| Look::Worked),
+            Step::Write(held, why) => {
+                let release = told.map(|told| told.release).unwrap_or_default();
+                self.write(secret, release, &held, why).await.map(|()| Look::Worked)
+            }
         }
     }
 
@@ -164,13 +203,14 @@ impl Managed {
         format!("{}-webhook-config", self.hook.service)
     }
 
-    /// What the API server was told to believe; none if it doesn't know of the webhook.
-    async fn told(&self) -> anyhow::Result<Option<String>> {
+    /// What the API server was told; none if it doesn't know of the webhook.
+    async fn told(&self) -> anyhow::Result<Option<Told>> {
         let name = self.configuration();
         let found = self.configurations.get_opt(&name).await.with_context(|| format!("reading {name}"))?;
         Ok(found.map(|configuration| {
             let encoded = configuration.data["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default();
-            String::from_utf8_lossy(&STANDARD.decode(encoded).unwrap_or_default()).into_owned()
+            let bundle = String::from_utf8_lossy(&STANDARD.decode(encoded).unwrap_or_default()).into_owned();
+            Told { bundle, release: Release::of(&configuration) }
         }))
     }
 
@@ -196,18 +236,22 @@ impl Managed {
         Ok(())
     }
 
-    async fn write(&self, secret: Option<Secret>, held: &Held, why: &str) -> anyhow::Result<()> {
+    async fn write(&self, secret: Option<Secret>, release: Release, held: &Held, why: &str) -> anyhow::Result<()> {
         let name = self.secret();
         let data = held.write().into_iter().map(|(name, bytes)| (name, ByteString(bytes))).collect();
         let params = PostParams { field_manager: Some(format!("{}-certificate", self.hook.service)), ..PostParams::default() };
-        let written = match secret {
+        let known = secret.is_some();
+        let mut secret = match secret {
+            Some(secret) => secret,
+            None => serde_json::from_value(self.empty_secret(&name))?,
+        };
+        secret.data = Some(data);
+        secret.labels_mut().extend(release.labels);
+        secret.annotations_mut().extend(release.annotations);
+        let written = match known {
             // With its resourceVersion: of two replicas one is first.
-            Some(secret) => self.secrets.replace(&name, &params, &Secret { data: Some(data), ..secret }).await,
-            None => {
-                let mut new: Secret = serde_json::from_value(self.empty_secret(&name))?;
-                new.data = Some(data);
-                self.secrets.create(&params, &new).await
-            }
+            true => self.secrets.replace(&name, &params, &secret).await,
+            false => self.secrets.create(&params, &secret).await,
         };
         match written {
             Ok(_) => {
@@ -241,4 +285,42 @@ impl Managed {
 fn held(secret: &Secret) -> Held {
     let data = secret.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect();
     Held::read(&data)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn configuration(metadata: &Value) -> DynamicObject {
+        serde_json::from_value(json!({ "apiVersion": "v1", "kind": "X", "metadata": metadata })).unwrap()
+    }
+
+    #[test]
+    fn what_is_made_for_a_release_of_helm_belongs_to_it() {
+        let release = Release::of(&configuration(&json!({
+            "name": "x",
+            "labels": { "app.kubernetes.io/managed-by": "Helm", "linkerd.io/control-plane-ns": "linkerd" },
+            "annotations": { "meta.helm.sh/release-name": "mesh", "meta.helm.sh/release-namespace": "linkerd", "other": "y" },
+        })));
+        assert_eq!(release.labels.into_iter().collect::<Vec<_>>(), [("app.kubernetes.io/managed-by".into(), "Helm".into())]);
+        let expected = [("meta.helm.sh/release-name", "mesh"), ("meta.helm.sh/release-namespace", "linkerd")];
+        assert_eq!(release.annotations.into_iter().collect::<Vec<_>>(), expected.map(|(key, value)| (key.into(), value.into())));
+    }
+
+    #[test]
+    fn without_a_release_nothing_claims_to_be_of_one() {
+        for metadata in [
+            json!({ "name": "x" }),
+            json!({ "name": "x", "labels": { "app.kubernetes.io/managed-by": "Helm" } }),
+            json!({ "name": "x", "annotations": { "meta.helm.sh/release-name": "a", "meta.helm.sh/release-namespace": "b" } }),
+            json!({
+                "name": "x",
+                "labels": { "app.kubernetes.io/managed-by": "flux" },
+                "annotations": { "meta.helm.sh/release-name": "a", "meta.helm.sh/release-namespace": "b" },
+            }),
+        ] {
+            assert_eq!(Release::of(&configuration(&metadata)), Release::default(), "{metadata}");
+        }
+    }
 }
