@@ -378,9 +378,9 @@ pub struct ProxyFlags {
     /// Profiles for names outside of the cluster
     #[arg(long)]
     pub enable_external_profiles: bool,
-    /// Run the proxy as a native sidecar
-    #[arg(long)]
-    pub native_sidecar: bool,
+    /// Run the proxy as a native sidecar, as it does unless this is `=false`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub native_sidecar: Option<bool>,
     /// Add the debug container
     #[arg(long)]
     pub enable_debug_sidecar: bool,

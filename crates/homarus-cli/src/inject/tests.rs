@@ -67,6 +67,12 @@ fn annotations_go_to_the_pod_template() {
     assert!(object["metadata"]["annotations"].is_null());
     let (ingress, _) = injected(WEB, "--ingress").unwrap();
     assert!(ingress.contains("linkerd.io/inject: ingress"));
+    // On by default: what is said of it is off.
+    for (flag, said) in [("", None), ("--native-sidecar", Some("'true'")), ("--native-sidecar=false", Some("'false'"))] {
+        let (yaml, _) = injected(WEB, flag).unwrap();
+        let found = yaml.lines().find_map(|line| line.trim().strip_prefix("config.linkerd.io/proxy-enable-native-sidecar: "));
+        assert_eq!(found, said, "{flag}");
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(super) fn annotations(args: &Inject) -> Result<BTreeMap<String, String>, Fai
         (names::WAIT_BEFORE_EXIT, flags.wait_before_exit_seconds.clone()),
         (names::CLOSE_WAIT_TIMEOUT, flags.close_wait_timeout.clone()),
         (names::EXTERNAL_PROFILES, yes(flags.enable_external_profiles)),
-        (names::NATIVE_SIDECAR, yes(flags.native_sidecar)),
+        (names::NATIVE_SIDECAR, flags.native_sidecar.map(|native| native.to_string())),
         (names::DEBUG_SIDECAR, yes(flags.enable_debug_sidecar)),
     ];
     let mut annotations = BTreeMap::new();

@@ -89,7 +89,7 @@ impl Flags {
         self.put("proxy.opaquePorts", flags.opaque_ports.clone());
         self.put("proxy.requireIdentityOnInboundPorts", flags.require_identity_on_inbound_ports.clone());
         self.yes("proxy.enableExternalProfiles", flags.enable_external_profiles);
-        self.yes("proxy.nativeSidecar", flags.native_sidecar);
+        self.put("proxy.nativeSidecar", flags.native_sidecar);
         self.ports(flags)?;
         self.resources(flags)
     }
