@@ -10,3 +10,7 @@ pub mod transport;
 pub mod trust;
 
 pub use linkerd2_proxy_api as api;
+
+/// What `WatchPort` says, as ABORTED, when everything of a pod but its proxy has ended for good, and nothing else will end the proxy:
+/// the work of a Job without native sidecars. A proxy of ours takes it as a request to end; others ask again, and go on as ever.
+pub const WORKLOAD_OVER: &str = "the workload has ended: nothing is left for its proxy to do";

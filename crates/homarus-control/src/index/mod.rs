@@ -69,6 +69,9 @@ pub enum Absence {
     /// More than one thing answers to it.
     #[error("{0}")]
     Ambiguous(String),
+    /// Whoever it would be about has ended for good, and nobody else tells the one who asks.
+    #[error("{0}")]
+    Over(&'static str),
     /// It can't be told now, whatever it is: asking again helps.
     #[error("{0}")]
     Busy(&'static str),

@@ -130,6 +130,7 @@ pub(super) fn status(absence: Absence) -> Status {
         Absence::NotFound(message) => Status::not_found(message),
         Absence::Invalid(message) => Status::invalid_argument(message),
         Absence::Ambiguous(message) => Status::failed_precondition(message),
+        Absence::Over(message) => Status::aborted(message),
         Absence::Busy(message) => Status::unavailable(message),
         Absence::Rekey => Status::unavailable("the Service has just changed; ask again"),
     }

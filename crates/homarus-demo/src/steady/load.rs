@@ -25,7 +25,7 @@ use crate::serving::Stop;
 /// The most requests a second that may be asked for.
 pub const MAX_RATE: u32 = 10_000;
 /// Requests under way at once; past it, one fails without being sent.
-const MAX_IN_FLIGHT: usize = 1_000;
+const MAX_IN_FLIGHT: usize = 4_000;
 /// The largest answer that is read.
 const MAX_ANSWER: usize = 1 << 16;
 /// How long one request may take.

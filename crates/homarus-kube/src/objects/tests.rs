@@ -91,6 +91,36 @@ fn pods() {
 }
 
 #[test]
+fn a_pod_is_done_when_only_its_proxy_is_left() {
+    let done = |policy: &str, proxy_in: &str, exits: &[Option<i64>]| {
+        let names = ["a", "b"];
+        let statuses: Vec<String> = names
+            .iter()
+            .zip(exits)
+            .map(|(name, exit)| match exit {
+                Some(code) => format!("{{ name: {name}, state: {{ terminated: {{ exitCode: {code} }} }} }}"),
+                None => format!("{{ name: {name}, state: {{ running: {{}} }} }}"),
+            })
+            .collect();
+        let (init, ordinary) =
+            if proxy_in == "initContainers" { ("{ name: linkerd-proxy }", "") } else { ("", "{ name: linkerd-proxy }, ") };
+        let yaml = format!(
+            "{{ metadata: {{}}, spec: {{ restartPolicy: {policy}, initContainers: [{init}], containers: [{ordinary}{{ name: a }}, {{ name: b }}] }},
+               status: {{ phase: Running, containerStatuses: [{}, {{ name: linkerd-proxy, state: {{ running: {{}} }} }}] }} }}",
+            statuses.join(", ")
+        );
+        pod(&yaml).phase == Phase::Done
+    };
+    let (ok, failed) = (Some(0), Some(1));
+    assert!(done("Never", "containers", &[ok, failed]));
+    assert!(done("OnFailure", "containers", &[ok, ok]));
+    assert!(!done("OnFailure", "containers", &[ok, failed]), "it is started again");
+    assert!(!done("Never", "containers", &[ok, None]), "one still runs");
+    assert!(!done("Always", "containers", &[ok, ok]), "all are started again");
+    assert!(!done("Never", "initContainers", &[ok, ok]), "the kubelet ends native sidecars");
+}
+
+#[test]
 fn odd_annotations_are_named_and_the_rest_holds() {
     let yaml = POD.replace("metrics,9000-9001", "metrics,9-8,9000");
     let (fact, fields) = odd(Kind::Pod, &yaml);

@@ -33,6 +33,7 @@ struct PodBody {
 #[serde(rename_all = "camelCase", default)]
 struct PodSpec {
     service_account_name: Arc<str>,
+    restart_policy: String,
     node_name: Arc<str>,
     host_network: bool,
     #[serde(deserialize_with = "or_default")]
@@ -95,6 +96,41 @@ struct PodStatus {
     host_ip: Option<String>,
     #[serde(rename = "hostIPs", deserialize_with = "or_default")]
     host_ips: Vec<Ip>,
+    #[serde(deserialize_with = "or_default")]
+    container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize)]
+struct ContainerStatus {
+    name: String,
+    #[serde(default)]
+    state: ContainerState,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ContainerState {
+    terminated: Option<Terminated>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Terminated {
+    exit_code: i64,
+}
+
+/// Whether all has ended for good but the proxy, which the kubelet doesn't end because it is no native sidecar: then the pod's work
+/// is done, whatever its phase says.
+fn only_the_proxy_is_left(spec: &PodSpec, status: &PodStatus) -> bool {
+    let ended = |container: &&Container| {
+        let mut statuses = status.container_statuses.iter().filter(|status| status.name == container.name);
+        let terminated = statuses.next().and_then(|status| status.state.terminated.as_ref());
+        // What has failed is started again, unless it never is.
+        terminated.is_some_and(|ended| ended.exit_code == 0 || spec.restart_policy == "Never")
+    };
+    let (proxies, others): (Vec<_>, Vec<_>) = spec.containers.iter().partition(|container| container.name == PROXY_CONTAINER);
+    let may_end = matches!(&*spec.restart_policy, "Never" | "OnFailure");
+    may_end && !proxies.is_empty() && !others.is_empty() && others.iter().all(ended)
 }
 
 #[derive(Deserialize)]
@@ -124,6 +160,7 @@ pub(super) fn pod(object: Object<'_>) -> Result<Readable, Defect> {
     let tcp = containers().flat_map(|c| &c.ports).filter(|p| is_tcp(p.protocol.as_deref()));
     let ports: Vec<_> =
         tcp.map(|p| Port { name: p.name.clone(), port: p.container_port, host_port: p.host_port.filter(|p| *p != 0) }).collect();
+    let over = only_the_proxy_is_left(&spec, &status);
     let mut defects = Vec::new();
     let settings = settings(meta, &ports, &mut defects);
     let skipped = meta.annotation(SKIP_INBOUND_PORTS).map(|list| port_list(SKIP_INBOUND_PORTS, list, &[], &mut defects));
@@ -135,8 +172,9 @@ pub(super) fn pod(object: Object<'_>) -> Result<Readable, Defect> {
         ips: if spec.host_network { Vec::new() } else { addresses(status.pod_ip, status.pod_ips) },
         host_ips: addresses(status.host_ip, status.host_ips),
         phase: match &*status.phase {
-            "Running" => Phase::Running,
             "Succeeded" | "Failed" => Phase::Done,
+            _ if over => Phase::Done,
+            "Running" => Phase::Running,
             _ => Phase::Pending,
         },
         terminating: meta.deletion_timestamp.is_some(),

@@ -5,7 +5,7 @@ use crate::index::{Absence, Index, Topic, workloads::Subject};
 use homarus_model::{
     Meta,
     facts::{
-        AuthorizationPolicy, Id, IdentityPattern, IdentitySource, Route, RouteFilter, RouteRule, Rules, Server,
+        AuthorizationPolicy, Id, IdentityPattern, IdentitySource, Phase, Route, RouteFilter, RouteRule, Rules, Server,
         ServerAuthorization, ServerProtocol, ServerSelection, Target,
     },
     inbound::{Authentication, Authorization, DETECT_TIMEOUT, DefaultPolicy, Protocol, RoutePolicy, ServerPolicy},
@@ -34,6 +34,9 @@ impl Key for InboundKey {
 
     fn view(&self, index: &Index) -> Result<ServerPolicy, Absence> {
         let subject = index.subject(&self.workload).ok_or_else(|| Absence::NotFound("unknown server".into()))?;
+        if matches!(subject, Subject::Pod(pod) if pod.phase == Phase::Done) {
+            return Err(Absence::Over(homarus_wire::WORKLOAD_OVER));
+        }
         let probes = index.probe_route(subject, self.port);
         Ok(match index.server_of(subject, self.port) {
             Some(server) => index.server_policy(server, probes),

@@ -340,6 +340,12 @@ mod inbound {
     }
 
     #[test]
+    fn who_has_ended_is_told_so() {
+        let ended = Pod { phase: Phase::Done, ..pod("shop/web-1", "web", "10.1.0.1") };
+        assert!(matches!(shop().with(ended).inbound("shop/web-1", 8080), Err(Absence::Over(_))));
+    }
+
+    #[test]
     fn a_server_is_selected_by_label_and_port_and_the_oldest_wins() {
         let named = |world: &World, port| world.inbound("shop/web-1", port).unwrap().server.name().to_owned();
         let old = Server { age: Age::Since(1), ..server("shop/b", "web") };
