@@ -269,8 +269,13 @@ fn images_in_a_copy_of_linkerds_values_are_ours() {
         let said = Said { files: vec![to_yaml(&values).unwrap()], set: vec![] };
         agree(name, &said);
         let text = by_us(name, &said).unwrap();
-        let images: std::collections::BTreeSet<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
-        assert_eq!(images.iter().filter(|image| !image.is_empty()).collect::<Vec<_>>(), wanted.iter().collect::<Vec<_>>(), "{said:?}");
+        let images: std::collections::BTreeSet<&str> =
+            text.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        assert_eq!(
+            images.iter().filter(|image| !image.is_empty()).collect::<Vec<_>>(),
+            wanted.iter().collect::<Vec<_>>(),
+            "{said:?}"
+        );
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn run(channel: Channel, target: &Target, namespace: &str, port
     let asked = timeout(ANSWER_TIMEOUT, ask(channel, target, namespace, port, token));
     let json = asked.await.map_err(|_| Failure::new("Policy API error: no answer"))??;
     terminal::print(&match output {
-        Manifests::Yaml => serde_yaml_ng::to_string(&json).map_err(Failure::new)?,
+        Manifests::Yaml => crate::chart::to_yaml(&json).map_err(Failure::new)?,
         Manifests::Json => format!("{}\n", serde_json::to_string_pretty(&json).map_err(Failure::new)?),
     })?;
     Ok(Exit::Ok)

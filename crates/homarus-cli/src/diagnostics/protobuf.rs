@@ -172,10 +172,15 @@ fn number(kind: &str, value: u64) -> Value {
         "bool" => (value != 0).into(),
         // Negative ones are written as if they were very large.
         "int32" | "int64" | "enum" => value.cast_signed().into(),
-        "float" => u32::try_from(value).map(f32::from_bits).unwrap_or_default().into(),
+        "float" => u32::try_from(value).map(f32::from_bits).map(shortest).unwrap_or_default(),
         "double" => f64::from_bits(value).into(),
         _ => value.into(),
     }
+}
+
+/// The number with the fewest digits that is this one, as everybody writes it: 0.2, not 0.20000000298023224.
+fn shortest(value: f32) -> Value {
+    value.to_string().parse::<f64>().unwrap_or_default().into()
 }
 
 fn is_zero(value: &Value) -> bool {
@@ -237,6 +242,12 @@ mod tests {
                 "authorizations": [{ "metadata": { "Kind": { "Default": "all-unauthenticated" } } }],
             })
         );
+    }
+
+    #[test]
+    fn a_ratio_is_the_number_that_was_meant() {
+        assert_eq!(number("float", u64::from(0.2_f32.to_bits())), json!(0.2));
+        assert_eq!(number("float", u64::from(1.5_f32.to_bits())), json!(1.5));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A certificate as text, in the manner of `openssl x509 -text`.
+//! A certificate as text, in the manner of `openssl x509 -text`, line by line as `linkerd identity` prints it.
 
 use serde_json::{Value, json};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -6,6 +6,10 @@ use x509_parser::oid_registry::{OidRegistry, format_oid};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
 use x509_parser::public_key::PublicKey;
 use x509_parser::time::ASN1Time;
+
+/// Bytes in a line of a key, and of a signature.
+const KEY_BYTES: usize = 15;
+const SIGNATURE_BYTES: usize = 18;
 
 /// A certificate, read.
 pub(super) struct Dump<'a>(X509Certificate<'a>);
@@ -39,9 +43,11 @@ impl<'a> Dump<'a> {
         let cert = &self.0;
         let algorithm = algorithm(&cert.signature_algorithm.algorithm);
         let mut text = format!(
-            "Certificate:\n    Data:\n        Version: {}\n        Serial Number:\n            {}\n",
+            "Certificate:\n    Data:\n        Version: {} ({:#x})\n        Serial Number: {} ({:#x})\n",
             cert.version().0 + 1,
-            cert.raw_serial_as_string(),
+            cert.version().0,
+            cert.serial,
+            cert.serial,
         );
         text += &format!(
             "    Signature Algorithm: {algorithm}\n        Issuer: {}\n        Validity\n            Not Before: {}\n            Not After : {}\n        Subject: {}\n",
@@ -53,7 +59,10 @@ impl<'a> Dump<'a> {
         text += &self.public_key();
         text += "        X509v3 extensions:\n";
         text.extend(cert.extensions().iter().map(extension));
-        text += &format!("    Signature Algorithm: {algorithm}\n{}\n", hex_lines(&cert.signature_value.data, "         "));
+        text += &format!(
+            "    Signature Algorithm: {algorithm}\n{}\n",
+            hex_lines(&cert.signature_value.data, SIGNATURE_BYTES, "         ")
+        );
         text
     }
 
@@ -66,16 +75,16 @@ impl<'a> Dump<'a> {
         match info.parsed() {
             Ok(PublicKey::EC(point)) => {
                 text += &format!("                Public-Key: ({} bit)\n                pub:\n", point.key_size());
-                text += &hex_lines(point.data(), "                    ");
+                text += &hex_lines(point.data(), KEY_BYTES, "                    ");
                 if let Some(curve) = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok()) {
                     text += &format!("                Curve: {}\n", algorithm(&curve));
                 }
             }
             Ok(PublicKey::RSA(key)) => {
                 text += &format!("                Public-Key: ({} bit)\n                Modulus:\n", key.key_size());
-                text += &hex_lines(key.modulus, "                    ");
+                text += &hex_lines(key.modulus, KEY_BYTES, "                    ");
             }
-            _ => text += &hex_lines(&info.subject_public_key.data, "                    "),
+            _ => text += &hex_lines(&info.subject_public_key.data, KEY_BYTES, "                    "),
         }
         text
     }
@@ -97,16 +106,16 @@ fn algorithm(oid: &x509_parser::der_parser::Oid<'_>) -> String {
 
 fn date(at: ASN1Time) -> String {
     let at = jiff::Timestamp::from_second(at.timestamp()).unwrap_or_default();
-    at.strftime("%b %e %H:%M:%S %Y UTC").to_string()
+    at.strftime("%b %-d %H:%M:%S %Y UTC").to_string()
 }
 
 fn rfc3339(at: ASN1Time) -> String {
     jiff::Timestamp::from_second(at.timestamp()).unwrap_or_default().to_string()
 }
 
-/// Bytes in lines of fifteen, each ending in a newline.
-fn hex_lines(bytes: &[u8], indent: &str) -> String {
-    let lines = bytes.chunks(15).map(|line| {
+/// Bytes in lines of so many, each ending in a newline.
+fn hex_lines(bytes: &[u8], per_line: usize, indent: &str) -> String {
+    let lines = bytes.chunks(per_line).map(|line| {
         let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{indent}{}", hex.join(":"))
     });
@@ -176,7 +185,7 @@ mod tests {
         let text = dump.text();
         for line in [
             "Certificate:",
-            "        Version: 3",
+            "        Version: 3 (0x2)",
             "    Signature Algorithm: ECDSA-SHA256",
             "        Subject: CN=web.ns.serviceaccount.identity.linkerd.cluster.local",
             "                Public-Key: (256 bit)",
@@ -186,6 +195,12 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+        let serial = text.lines().find_map(|line| line.trim().strip_prefix("Serial Number: ")).unwrap();
+        let (decimal, hex) = serial.trim_end_matches(')').split_once(" (0x").unwrap();
+        assert!(decimal.bytes().all(|digit| digit.is_ascii_digit()), "{serial}");
+        assert_eq!(hex.trim_start_matches('0'), dump.json()["serial"].as_str().unwrap().replace(':', "").trim_start_matches('0'));
+        let signature: Vec<_> = text.lines().skip_while(|line| !line.starts_with("         3")).collect();
+        assert_eq!(signature[0].trim().trim_end_matches(':').split(':').count(), SIGNATURE_BYTES, "{text}");
         assert_eq!(dump.json()["names"][0], "DNS:web.ns.serviceaccount.identity.linkerd.cluster.local");
         assert!(Dump::read(b"nonsense").is_none());
         let root = Pair::root("root", Duration::from_secs(60), SystemTime::now()).unwrap();
