@@ -43,6 +43,8 @@ pub enum Cause {
     InjectedGrpc(u16, String),
     /// A route redirects there.
     Redirect(StatusCode, HeaderValue),
+    /// Nothing is carried there: discovery refuses it, or the request names no destination.
+    Refused(String),
     /// The policy is broken or asks for what this version can't do; nothing may pass unfiltered.
     InvalidPolicy(String),
     /// Something that should not happen.
@@ -67,7 +69,7 @@ impl Cause {
             Self::Injected(status, _) => (*status, 9, false),
             Self::InjectedGrpc(code, _) => (StatusCode::OK, *code, false),
             Self::Redirect(status, _) => (*status, 5, false),
-            Self::InvalidPolicy(_) | Self::Unexpected(_) => (StatusCode::INTERNAL_SERVER_ERROR, 13, true),
+            Self::Refused(_) | Self::InvalidPolicy(_) | Self::Unexpected(_) => (StatusCode::INTERNAL_SERVER_ERROR, 13, true),
         }
     }
 
@@ -112,7 +114,7 @@ impl fmt::Display for Cause {
                 write!(f, "Connection refused; is the application up and listening on that port?")
             }
             Self::Connect(error) => write!(f, "{error}"),
-            Self::ConnectTimeout(text) | Self::Broken(text) | Self::Unexpected(text) => f.write_str(text),
+            Self::ConnectTimeout(text) | Self::Broken(text) | Self::Refused(text) | Self::Unexpected(text) => f.write_str(text),
             Self::FailFast => f.write_str("service in fail-fast; no endpoint became ready, are its pods running and ready?"),
             Self::LoadShed => f.write_str("service unavailable; no endpoint is ready, or too many requests wait"),
             Self::NoBackend => f.write_str("the control plane named no way to reach this backend"),

@@ -1,6 +1,7 @@
 //! The script of connections from the workload: what was dialed, what is spoken, which way, and there.
 
 mod destination;
+mod ingress;
 mod metrics;
 mod requests;
 
@@ -20,7 +21,8 @@ use bytes::Bytes;
 use futures::future::{FutureExt, LocalBoxFuture, TryFutureExt};
 pub(crate) use requests::{match_head, wants_upgrade};
 
-use destination::{Destination, Kind, Resolved};
+use destination::{Destination, Kind};
+use ingress::Names;
 use requests::Requests;
 use std::{
     cell::RefCell,
@@ -39,6 +41,8 @@ pub struct Outbound {
     worker: Rc<Worker>,
     http2: h2::Settings,
     destinations: RefCell<HashMap<SocketAddr, Rc<Destination>, ahash::RandomState>>,
+    /// In ingress mode, where requests go that choose by name.
+    names: Option<Rc<Names>>,
 }
 
 /// How a connection goes on once it is known what it speaks.
@@ -67,7 +71,8 @@ impl Outbound {
     /// Nothing is known yet.
     pub fn new(worker: Rc<Worker>) -> Rc<Self> {
         let http2 = crate::http::server_settings(&worker.config.outbound.direction.http2_server);
-        let this = Rc::new(Self { worker, http2, destinations: RefCell::default() });
+        let names = worker.config.process.ingress_mode.then(|| Rc::new(Names::new(worker.clone())));
+        let this = Rc::new(Self { worker, http2, destinations: RefCell::default(), names });
         tokio::task::spawn_local(this.clone().forget_idle());
         this
     }
@@ -102,12 +107,12 @@ impl Outbound {
                 Box::pin(copy::both(client, server).map(ended))
             }
             Way::Http1(io) => {
-                let requests = Requests::new(&self.worker, destination, client);
+                let requests = Requests::new(&self.worker, destination, client, &self.names);
                 let ending = Ending::new(self.worker.drain.clone(), &io);
                 Box::pin(async move { h1::server::serve(io, &requests, ending).await.map_err(|e| e.to_string()) })
             }
             Way::Http2(io) => {
-                let requests = Rc::new(Requests::new(&self.worker, destination, client));
+                let requests = Rc::new(Requests::new(&self.worker, destination, client, &self.names));
                 let ending = Ending::new(self.worker.drain.clone(), &io);
                 Box::pin(h2::server::serve(io, requests, &self.http2, ending).map_err(|e| e.to_string()))
             }
@@ -116,20 +121,27 @@ impl Outbound {
 
     /// Finds out what the connection speaks and, if it is opaque, connects it.
     async fn settle(&self, destination: &Destination, accepted: Accepted) -> Result<Option<Way>, Fault> {
-        let resolved = destination.resolved().await?;
+        // Requests in ingress mode may go elsewhere: they are looked for even where the address leads nowhere.
+        let known = if self.names.is_some() { None } else { Some(destination.resolved().await?) };
         let mut io = Io::from(accepted.tcp);
-        io.count(destination.metrics.accepted.clone());
-        destination.metrics.connection(&resolved.kind);
-        let server = match &resolved.kind {
-            Kind::Refused(_) | Kind::Opaque(_) => None,
-            Kind::Http1(_) => return Ok(Some(Way::Http1(io))),
-            Kind::Http2(_) | Kind::Grpc(_) => return Ok(Some(Way::Http2(io))),
-            Kind::Detect { .. } | Kind::Unreadable(_) => match self.detect(destination, &resolved, &mut io).await? {
-                Spoken::Nothing => return Ok(None),
-                Spoken::Http1 => return Ok(Some(Way::Http1(io))),
-                Spoken::Http2 => return Ok(Some(Way::Http2(io))),
-                Spoken::Other(server) => server,
-            },
+        io.count(destination.metrics.accepted().clone());
+        let configured = known.as_deref().inspect(|resolved| destination.metrics.connection(&resolved.kind));
+        let server = match configured.map(|resolved| &resolved.kind) {
+            Some(Kind::Refused(_) | Kind::Opaque(_)) => None,
+            Some(Kind::Http1(_)) => return Ok(Some(Way::Http1(io))),
+            Some(Kind::Http2(_) | Kind::Grpc(_)) => return Ok(Some(Way::Http2(io))),
+            None | Some(Kind::Detect { .. } | Kind::Unreadable(_) | Kind::Requests { .. }) => {
+                match self.detect(destination, &mut io).await? {
+                    Spoken::Nothing => return Ok(None),
+                    Spoken::Http1 => return Ok(Some(Way::Http1(io))),
+                    Spoken::Http2 => return Ok(Some(Way::Http2(io))),
+                    Spoken::Other(server) => server,
+                }
+            }
+        };
+        let resolved = match known {
+            Some(resolved) => resolved,
+            None => destination.resolved().await?,
         };
         let opaque = resolved.kind.opaque().map_err(|cause| Fault::new(cause, destination.name()))?;
         let server = match server {
@@ -140,9 +152,9 @@ impl Outbound {
     }
 
     /// Reads the protocol off the first bytes; a server may speak first (proxy-wire §7.2).
-    async fn detect(&self, destination: &Destination, resolved: &Resolved, io: &mut Io) -> Result<Spoken, Fault> {
+    async fn detect(&self, destination: &Destination, io: &mut Io) -> Result<Spoken, Fault> {
         let begun = net::now();
-        let detected = self.first_words(destination, resolved, io, begun).await;
+        let detected = self.first_words(destination, io, begun).await;
         let result = match &detected {
             Ok((Spoken::Nothing, _)) | Err(_) => Detected::Error,
             Ok((Spoken::Http1, _)) => Detected::Http1,
@@ -154,17 +166,14 @@ impl Outbound {
         Ok(detected.map_err(|error| destination.broken(&error))?.0)
     }
 
-    async fn first_words(
-        &self,
-        destination: &Destination,
-        resolved: &Resolved,
-        io: &mut Io,
-        begun: Instant,
-    ) -> io::Result<(Spoken, Timing)> {
+    async fn first_words(&self, destination: &Destination, io: &mut Io, begun: Instant) -> io::Result<(Spoken, Timing)> {
         let limit = self.worker.config.outbound.direction.detect_timeout;
-        let speculate = async || match resolved.kind.opaque() {
-            Ok(opaque) if resolved.may_speculate => self.connect(destination, opaque).await.ok(),
-            _ => None,
+        let speculate = async || {
+            let resolved = destination.resolved().await.ok()?;
+            match resolved.kind.opaque() {
+                Ok(opaque) if resolved.may_speculate => self.connect(destination, opaque).await.ok(),
+                _ => None,
+            }
         };
         let (mut buffer, server) = match detect::first(io, limit, destination.is_server_first(), speculate).await? {
             First::Ended => return Ok((Spoken::Nothing, Timing::InTime)),
@@ -216,7 +225,7 @@ impl Outbound {
     /// The destination behind an address; made when it is first dialed.
     fn destination(&self, original_dst: SocketAddr) -> Rc<Destination> {
         let mut destinations = self.destinations.borrow_mut();
-        destinations.entry(original_dst).or_insert_with(|| Destination::new(&self.worker, original_dst)).clone()
+        destinations.entry(original_dst).or_insert_with(|| Destination::new(&self.worker, original_dst.into())).clone()
     }
 
     /// Forgets destinations that nobody has dialed for the idle time (proxy-wire §7.1).
@@ -225,12 +234,10 @@ impl Outbound {
         loop {
             net::sleep(idle.clamp(Duration::from_millis(100), Duration::from_secs(1))).await;
             let now = net::now();
-            self.destinations.borrow_mut().retain(|_, destination| {
-                if Rc::strong_count(destination) > 1 {
-                    destination.used(now);
-                }
-                !destination.is_idle(now, idle)
-            });
+            self.destinations.borrow_mut().retain(|_, destination| destination.is_held(now, idle));
+            if let Some(names) = &self.names {
+                names.forget_idle(now, idle);
+            }
         }
     }
 }

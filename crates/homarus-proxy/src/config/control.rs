@@ -101,7 +101,7 @@ pub struct Discovery {
     /// Addresses whose profile is asked for.
     pub profile_networks: Arc<[IpNet]>,
     /// Names whose profile is asked for on the way in.
-    pub profile_suffixes: Vec<String>,
+    pub profile_suffixes: Arc<[String]>,
     /// How long an inbound request waits for a profile.
     pub profile_initial_timeout: Duration,
     /// Policies.
@@ -119,7 +119,7 @@ impl Discovery {
         let workload = v.required("POLICY_WORKLOAD", text, "give {\"ns\":…,\"pod\":…} of the workload");
         let context_token = v.or("DESTINATION_CONTEXT", text, String::new());
         let profile_networks = v.or("DESTINATION_PROFILE_NETWORKS", network::parse_list, Vec::new()).into();
-        let profile_suffixes = v.or("DESTINATION_PROFILE_SUFFIXES", suffixes, vec!["svc.cluster.local".into()]);
+        let profile_suffixes = v.or("DESTINATION_PROFILE_SUFFIXES", suffixes, vec!["svc.cluster.local".into()]).into();
         let profile_initial_timeout = v.or("DESTINATION_PROFILE_INITIAL_TIMEOUT", time, Duration::from_millis(500));
         let stream_limits = StreamLimits::read(v);
         Some(Self {

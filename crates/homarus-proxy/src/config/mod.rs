@@ -53,7 +53,7 @@ pub struct Process {
     pub shutdown_grace: Duration,
     /// Whether `POST /shutdown` ends the proxy.
     pub shutdown_endpoint: bool,
-    /// Whether HTTP requests choose their destination by a header. Read so that `main` can say that it isn't supported.
+    /// Whether HTTP requests may choose their destination by a header (proxy-wire §7.4).
     pub ingress_mode: bool,
     /// How requests are written to the access log, if at all.
     pub access_log: Option<AccessLog>,

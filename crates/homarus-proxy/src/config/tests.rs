@@ -48,7 +48,7 @@ fn defaults_are_those_of_the_reference() {
     assert_eq!(inbound.http2_server.windows, (65_535, 1_048_576));
     assert_eq!(config.process.shutdown_grace, Duration::from_secs(120));
     assert!(config.outbound.informational_headers && !config.process.shutdown_endpoint);
-    assert_eq!(config.discovery.profile_suffixes, ["svc.cluster.local"]);
+    assert_eq!(*config.discovery.profile_suffixes, ["svc.cluster.local"]);
     assert_eq!(config.discovery.stream_limits, StreamLimits::default());
     assert_eq!((config.identity.min_refresh, config.identity.max_refresh), (Duration::from_secs(10), Duration::from_secs(86_400)));
     assert!(config.unused.is_empty(), "{:?}", config.unused);

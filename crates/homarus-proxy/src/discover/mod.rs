@@ -31,7 +31,7 @@ use crate::{
 };
 use cache::Cache;
 use episode::Episodes;
-use homarus_model::{endpoint::Endpoint, inbound::ServerPolicy, outbound::ClientPolicy, profile::Profile};
+use homarus_model::{Authority, endpoint::Endpoint, inbound::ServerPolicy, outbound::ClientPolicy, profile::Profile};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -50,7 +50,7 @@ const MAX_TARGETS: usize = 16 * 1024;
 /// A workload has no more.
 const MAX_PORTS: usize = 1 << 16;
 
-/// Where connections to one original destination go.
+/// Where connections to one original destination go, or requests to one name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outbound {
     /// As this policy says.
@@ -92,7 +92,7 @@ struct Inner {
     target: Target,
     inbound_default: InboundPolicy,
     episodes: Episodes,
-    outbound: Cache<SocketAddr, Outbound>,
+    outbound: Cache<Authority, Outbound>,
     endpoints: Cache<Arc<str>, EndpointSet>,
     inbound: Cache<u16, ServerPolicy>,
     /// The workload's ports: asked about for as long as the proxy runs.
@@ -105,6 +105,7 @@ struct Target {
     workload: String,
     context_token: String,
     profile_networks: Arc<[ipnet::IpNet]>,
+    profile_suffixes: Arc<[String]>,
 }
 
 impl Discovery {
@@ -131,6 +132,7 @@ impl Discovery {
                 workload: discovery.workload.clone(),
                 context_token: discovery.context_token.clone(),
                 profile_networks: discovery.profile_networks.clone(),
+                profile_suffixes: discovery.profile_suffixes.clone(),
             },
             inbound_default: config.inbound.policy.clone(),
             episodes: Episodes::new(registry.clone()),
@@ -146,14 +148,14 @@ impl Discovery {
         this
     }
 
-    /// Where connections to an address go (proxy-wire §7.1).
-    pub fn outbound(&self, original_dst: SocketAddr) -> Watched<Outbound> {
+    /// Where connections to an address go, or requests to a name (proxy-wire §7.1, §7.4).
+    pub fn outbound(&self, dialed: &Authority) -> Watched<Outbound> {
         let refusal = || Outbound::Refused(format!("more than {MAX_TARGETS} destinations at once").into());
-        self.0.outbound.subscribe(original_dst, refusal, |sender| {
-            let inner = self.0.clone();
+        self.0.outbound.subscribe(dialed.clone(), refusal, |sender| {
+            let (inner, dialed) = (self.0.clone(), dialed.clone());
             self.0.runtime.spawn(async move {
-                let asking = outbound::ask(&inner, original_dst, &sender);
-                inner.outbound.keep(&original_dst, &sender, asking).await;
+                let asking = outbound::ask(&inner, &dialed, &sender);
+                inner.outbound.keep(&dialed, &sender, asking).await;
             });
         })
     }

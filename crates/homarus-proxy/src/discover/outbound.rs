@@ -1,7 +1,19 @@
-//! Where connections to one address go: `OutboundPolicies.Watch` and `Destination.GetProfile`, together.
+//! Where connections to one address go, or requests to one name: `OutboundPolicies.Watch` and `Destination.GetProfile`,
+//! together.
+//!
+//! An address that the control plane has no policy for is forwarded to as it is. A name leads where the control plane says or
+//! nowhere: it is not resolved, so whoever may choose names reaches Services and nothing else. Since names are written by
+//! people, often before the Service is there, a name that is not known is asked about again.
 
-use super::{Inner, MAX_MESSAGE_BYTES, Outbound, cache::Sender, cache::publish, follow::follow};
-use homarus_model::{endpoint::Endpoint, outbound::ClientPolicy, profile::Profile};
+use super::{Inner, MAX_MESSAGE_BYTES, Outbound, Target, cache::Sender, cache::publish, follow::follow};
+use crate::net;
+use homarus_model::{
+    Authority, Meta,
+    endpoint::Endpoint,
+    name::Host,
+    outbound::{Backend, ClientPolicy, Dispatcher, Ewma},
+    profile::Profile,
+};
 use homarus_wire::{
     api::{
         destination::{GetDestination, destination_client::DestinationClient},
@@ -9,8 +21,11 @@ use homarus_wire::{
     },
     decode::{self, DecodeError},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{sync::Arc, time::Duration};
 use tonic::{Code, Status};
+
+/// How often a name that is not known is asked about, while somebody wants it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What is known of a profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +47,7 @@ pub(super) enum PolicyAnswer {
     Pending,
     /// This one.
     Known(Arc<ClientPolicy>),
-    /// The control plane has none for this address.
+    /// The control plane has none for this address or name.
     Unknown,
     /// The control plane refuses the question.
     Refused(Arc<str>),
@@ -46,15 +61,25 @@ struct Answers {
     policy: PolicyAnswer,
 }
 
-/// Keeps what is known of an address up to date.
-pub(super) async fn ask(inner: &Inner, addr: SocketAddr, sender: &Sender<Outbound>) {
-    let wants_profile = inner.target.profile_networks.iter().any(|net| net.contains(&addr.ip()));
+impl Target {
+    /// Whether the operator wants profiles of it.
+    fn wants_profile(&self, dialed: &Authority) -> bool {
+        match &dialed.host {
+            Host::Ip(ip) => self.profile_networks.iter().any(|net| net.contains(ip)),
+            Host::Name(name) => self.profile_suffixes.iter().any(|suffix| suffix.is_empty() || name.is_within(suffix)),
+        }
+    }
+}
+
+/// Keeps what is known of an address or name up to date.
+pub(super) async fn ask(inner: &Inner, dialed: &Authority, sender: &Sender<Outbound>) {
+    let wants_profile = inner.target.wants_profile(dialed);
     let profile = if wants_profile { ProfileAnswer::Pending } else { ProfileAnswer::None };
     let answers = std::sync::Mutex::new(Answers { profile, policy: PolicyAnswer::Pending });
     let tell = |change: &dyn Fn(&mut Answers)| {
         let mut answers = answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         change(&mut answers);
-        if let Some(outbound) = merge(addr, &answers.profile, &answers.policy) {
+        if let Some(outbound) = merge(dialed, &answers.profile, &answers.policy) {
             publish(sender, outbound);
         }
     };
@@ -62,14 +87,36 @@ pub(super) async fn ask(inner: &Inner, addr: SocketAddr, sender: &Sender<Outboun
     let tell_policy = |answer: PolicyAnswer| tell(&|a| a.policy = answer.clone());
     let profile = async {
         if wants_profile {
-            watch_profile(inner, addr, &tell_profile).await;
+            while watch_profile(inner, dialed, &tell_profile).await == Asking::Again {
+                net::sleep(ASK_AGAIN).await;
+            }
         }
     };
-    tokio::join!(profile, watch_policy(inner, addr, &tell_policy));
+    let policy = async {
+        while watch_policy(inner, dialed, &tell_policy).await == Asking::Again {
+            net::sleep(ASK_AGAIN).await;
+        }
+    };
+    tokio::join!(profile, policy);
 }
 
-/// The table of proxy-wire §7.1; none until both have answered.
-pub(super) fn merge(addr: SocketAddr, profile: &ProfileAnswer, policy: &PolicyAnswer) -> Option<Outbound> {
+/// Whether an answer is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asking {
+    /// It is: asking again won't change it.
+    Done,
+    /// What isn't known yet may come to be.
+    Again,
+}
+
+impl Asking {
+    fn about(dialed: &Authority) -> Self {
+        if dialed.dns_name().is_some() { Self::Again } else { Self::Done }
+    }
+}
+
+/// The table of proxy-wire §7.1, and for names §7.4; none until both have answered.
+pub(super) fn merge(dialed: &Authority, profile: &ProfileAnswer, policy: &PolicyAnswer) -> Option<Outbound> {
     let known = match profile {
         ProfileAnswer::Pending => return None,
         ProfileAnswer::Known(profile) => Some(profile.clone()),
@@ -85,26 +132,49 @@ pub(super) fn merge(addr: SocketAddr, profile: &ProfileAnswer, policy: &PolicyAn
         // The endpoint's identity may stand in what can't be read: going on would mean to go on without TLS.
         (PolicyAnswer::Unknown, ProfileAnswer::Unreadable(why)) => return Some(invalid(why)),
         (PolicyAnswer::Unknown, _) => {
-            let endpoint = known.as_ref().and_then(|p| p.endpoint.clone());
-            Arc::new(match endpoint {
-                Some(endpoint) => ClientPolicy::forward("endpoint", endpoint),
-                None => ClientPolicy::forward("fallback", Endpoint::plain(addr)),
-            })
+            let profile = known.as_deref();
+            match (profile.and_then(|p| p.endpoint.clone()), dialed.socket_addr()) {
+                (Some(endpoint), _) => Arc::new(ClientPolicy::forward("endpoint", endpoint)),
+                (None, Some(addr)) => Arc::new(ClientPolicy::forward("fallback", Endpoint::plain(addr))),
+                (None, None) => match profile.and_then(|profile| balanced(profile, dialed.port)) {
+                    Some(policy) => Arc::new(policy),
+                    None => return Some(Outbound::Refused(unknown(dialed))),
+                },
+            }
         }
     };
     Some(Outbound::Policy { policy, profile: known })
 }
 
-async fn watch_profile(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(ProfileAnswer) + Sync)) {
-    let mut episode = inner.episodes.of("GetProfile", addr.to_string());
+/// What applies to a Service that has a profile and no policy.
+fn balanced(profile: &Profile, port: u16) -> Option<ClientPolicy> {
+    let fqn = profile.fqn.as_ref()?;
+    let meta = Arc::new(profile.parent.clone().unwrap_or_else(|| Meta::default_named("profile")));
+    let dispatcher = Dispatcher::Balance { path: format!("{fqn}:{port}").into(), ewma: Ewma::default() };
+    let backend = Backend { meta: meta.clone(), dispatcher };
+    Some(ClientPolicy::to_backend(meta, Arc::new(Meta::default_named("profile")), backend))
+}
+
+fn unknown(dialed: &Authority) -> Arc<str> {
+    format!("the control plane knows no Service {dialed}; names are <service>.<namespace>.svc.<cluster domain>[:<port>]").into()
+}
+
+async fn watch_profile(inner: &Inner, dialed: &Authority, tell: &(dyn Fn(ProfileAnswer) + Sync)) -> Asking {
+    let path = &dialed.to_string();
+    let mut episode = inner.episodes.of("GetProfile", path);
     let open = |channel| async move {
         let mut client = DestinationClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let context_token = inner.target.context_token.clone();
-        client.get_profile(GetDestination { scheme: String::new(), path: addr.to_string(), context_token }).await
+        client.get_profile(GetDestination { scheme: String::new(), path: path.clone(), context_token }).await
     };
     let mut known = false;
-    let codes = &[Code::InvalidArgument, Code::FailedPrecondition];
-    follow(&inner.destination, &mut episode, codes, open, |episode, heard| match decode::profile(heard.message) {
+    let asking = Asking::about(dialed);
+    // A name that no Service has is no answer for ever, but one for now. Upstream's controller says so with `Unknown`.
+    let codes: &[Code] = match asking {
+        Asking::Done => &[Code::InvalidArgument, Code::FailedPrecondition],
+        Asking::Again => &[Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unknown],
+    };
+    let status = follow(&inner.destination, &mut episode, codes, open, |episode, heard| match decode::profile(heard.message) {
         Ok(profile) => {
             episode.readable();
             known = true;
@@ -113,19 +183,26 @@ async fn watch_profile(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(ProfileAn
         Err(error) if known => episode.unreadable(&error, "the profile known so far stays in use"),
         Err(error) => {
             episode.unreadable(&error, "connections that depend on the profile are refused");
-            tell(ProfileAnswer::Unreadable(unreadable("profile", addr, &error)));
+            tell(ProfileAnswer::Unreadable(unreadable("profile", dialed, &error)));
         }
     })
     .await;
-    tell(ProfileAnswer::None);
+    // What was known stays if it was the connection that failed.
+    if !known || status.code() != Code::Unknown {
+        tell(ProfileAnswer::None);
+    }
+    asking
 }
 
-async fn watch_policy(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(PolicyAnswer) + Sync)) {
-    let mut episode = inner.episodes.of("Watch", addr.to_string());
+async fn watch_policy(inner: &Inner, dialed: &Authority, tell: &(dyn Fn(PolicyAnswer) + Sync)) -> Asking {
+    let mut episode = inner.episodes.of("Watch", dialed.to_string());
     let open = |channel| async move {
         let mut client = OutboundPoliciesClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let target = Some(traffic_spec::Target::Addr(addr.into()));
-        client.watch(TrafficSpec { source_workload: inner.target.workload.clone(), target }).await
+        let target = match dialed.socket_addr() {
+            Some(addr) => traffic_spec::Target::Addr(addr.into()),
+            None => traffic_spec::Target::Authority(dialed.to_string()),
+        };
+        client.watch(TrafficSpec { source_workload: inner.target.workload.clone(), target: Some(target) }).await
     };
     let codes = &[Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unimplemented];
     let status = follow(&inner.policy, &mut episode, codes, open, |episode, heard| match decode::client_policy(heard.message) {
@@ -135,22 +212,23 @@ async fn watch_policy(inner: &Inner, addr: SocketAddr, tell: &(dyn Fn(PolicyAnsw
         }
         Err(error) => {
             episode.unreadable(&error, "connections to the destination are refused");
-            tell(PolicyAnswer::Unreadable(unreadable("policy", addr, &error)));
+            tell(PolicyAnswer::Unreadable(unreadable("policy", dialed, &error)));
         }
     })
     .await;
     tell(match status.code() {
         Code::NotFound | Code::Unimplemented => PolicyAnswer::Unknown,
-        _ => PolicyAnswer::Refused(refusal(addr, &status)),
+        _ => PolicyAnswer::Refused(refusal(dialed, &status)),
     });
+    Asking::about(dialed)
 }
 
 /// What the application is told, who can't do anything about it but ask somebody who can.
-fn unreadable(what: &str, addr: SocketAddr, error: &DecodeError) -> Arc<str> {
-    format!("unreadable {what} of {addr}: {error}; look at the Service and the routes there, and at the control plane's version")
+fn unreadable(what: &str, dialed: &Authority, error: &DecodeError) -> Arc<str> {
+    format!("unreadable {what} of {dialed}: {error}; look at the Service and the routes there, and at the control plane's version")
         .into()
 }
 
-fn refusal(addr: SocketAddr, status: &Status) -> Arc<str> {
-    format!("the policy controller refuses {addr}: {:?}: {}", status.code(), status.message()).into()
+fn refusal(dialed: &Authority, status: &Status) -> Arc<str> {
+    format!("the policy controller refuses {dialed}: {:?}: {}", status.code(), status.message()).into()
 }

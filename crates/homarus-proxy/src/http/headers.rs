@@ -14,6 +14,8 @@ pub static PROXY_CONNECTION: HeaderName = HeaderName::from_static("l5d-proxy-con
 pub static REQUIRE_ID: HeaderName = HeaderName::from_static("l5d-require-id");
 /// The canonical name of a request's target.
 pub static DST_CANONICAL: HeaderName = HeaderName::from_static("l5d-dst-canonical");
+/// In ingress mode: the name of a request's target.
+pub static DST_OVERRIDE: HeaderName = HeaderName::from_static("l5d-dst-override");
 /// Between our own proxies: the request never reached the application, so it may be sent again.
 pub static UNPROCESSED: HeaderName = HeaderName::from_static("homarus-unprocessed");
 

@@ -1,4 +1,4 @@
-//! What one worker knows of one original destination: the policy, resolved, and what was seen there before.
+//! What one worker knows of one original destination, or of a name: the policy, resolved, and what was seen there before.
 
 use super::metrics::{DestinationMetrics, Protocols};
 use crate::{
@@ -9,14 +9,14 @@ use crate::{
     worker::Worker,
 };
 use homarus_model::{
-    Meta,
-    outbound::{ClientPolicy, Dispatcher, Distribution, OpaqueRoute, Protocol},
+    Authority, Meta,
+    outbound::{ClientPolicy, Dispatcher, Distribution, OpaqueRoute, Protocol, Refusal, RoutePolicy},
     profile::Profile,
+    route::HttpRoute,
 };
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -25,10 +25,10 @@ use std::{
 /// How long it is remembered that a server speaks first.
 const REMEMBER: Duration = Duration::from_secs(300);
 
-/// One original destination.
+/// One original destination, or a name that requests choose.
 pub struct Destination {
     worker: Rc<Worker>,
-    original_dst: SocketAddr,
+    dialed: Authority,
     watch: RefCell<Watched<discover::Outbound>>,
     resolved: RefCell<Option<Rc<Resolved>>>,
     used: Cell<Instant>,
@@ -63,6 +63,13 @@ pub enum Kind {
     Http2(Routes),
     /// gRPC.
     Grpc(Routes),
+    /// Requests of any kind, by name; there is no connection that could speak anything else.
+    Requests {
+        /// Routes of HTTP/1 requests.
+        http1: Routes,
+        /// Routes of HTTP/2 requests.
+        http2: Routes,
+    },
     /// Bytes.
     Opaque(Rc<Opaque>),
     /// Nothing: connections are closed.
@@ -72,13 +79,13 @@ pub enum Kind {
 }
 
 impl Destination {
-    /// Begins to ask about an address.
-    pub fn new(worker: &Rc<Worker>, original_dst: SocketAddr) -> Rc<Self> {
+    /// Begins to ask about an address or name.
+    pub fn new(worker: &Rc<Worker>, dialed: Authority) -> Rc<Self> {
         Rc::new(Self {
-            watch: RefCell::new(worker.discovery.outbound(original_dst)),
-            metrics: DestinationMetrics::new(&worker.registry, original_dst),
+            watch: RefCell::new(worker.discovery.outbound(&dialed)),
+            metrics: DestinationMetrics::new(&worker.registry, &dialed),
             worker: worker.clone(),
-            original_dst,
+            dialed,
             resolved: RefCell::default(),
             used: Cell::new(net::now()),
             server_first: Cell::default(),
@@ -87,16 +94,13 @@ impl Destination {
 
     /// What errors call it.
     pub fn name(&self) -> String {
-        format!("logical service {}", self.original_dst)
+        format!("logical service {}", self.dialed)
     }
 
-    /// Gives a request without an authority that of the original destination.
+    /// Gives a request without an authority that of the destination.
     pub fn give_authority(&self, head: &mut crate::http::RequestHead) {
-        let authority = match self.original_dst.port() {
-            80 => self.original_dst.ip().to_string(),
-            _ => self.original_dst.to_string(),
-        };
-        if let Ok(value) = http::HeaderValue::from_str(&authority) {
+        let authority = self.dialed.to_string();
+        if let Ok(value) = http::HeaderValue::from_str(authority.strip_suffix(":80").unwrap_or(&authority)) {
             head.headers.insert(http::header::HOST, value);
         }
     }
@@ -115,6 +119,17 @@ impl Destination {
             }
         }
         self.current().ok_or_else(|| Fault::new(Cause::Unexpected("discovery has no answer".into()), self.name()))
+    }
+
+    /// The current policy; a request, which has a client that waits, waits only so long for the first.
+    pub async fn resolved_within(&self, limit: Duration) -> Result<Rc<Resolved>, Fault> {
+        if let Some(resolved) = self.current() {
+            return Ok(resolved);
+        }
+        let late = || format!("the control plane has not told of it within {limit:?}; are its pods running and ready?");
+        // Boxed, so that requests that needn't wait don't carry a timer.
+        let answered = Box::pin(net::timeout(limit, self.resolved())).await;
+        answered.unwrap_or_else(|| Err(Fault::new(Cause::ConnectTimeout(late()), "")))
     }
 
     /// The current policy, if there was any answer yet. Cheap while nothing changes.
@@ -138,13 +153,17 @@ impl Destination {
     fn resolve(&self, answer: &discover::Outbound, before: Option<&Resolved>) -> Resolved {
         let backends = |parent: &Arc<Meta>| match before {
             Some(before) => before.backends.renewed(parent.clone()),
-            None => Backends::new(self.worker.clone(), parent.clone(), self.original_dst),
+            None => Backends::new(self.worker.clone(), parent.clone(), self.dialed.clone()),
         };
         match answer {
             discover::Outbound::Policy { policy, profile } => {
                 let backends = backends(&policy.parent);
-                let may_speculate = may_speculate(policy);
-                Resolved { kind: Kind::new(policy, profile.as_deref(), &backends), backends, may_speculate }
+                let (may_speculate, kind) = match (self.worker.config.process.ingress_mode, self.dialed.dns_name()) {
+                    (false, _) => (may_speculate(policy), Kind::new(policy, profile.as_deref(), &backends)),
+                    (true, None) => (may_speculate(policy), Kind::detecting(policy, &backends)),
+                    (true, Some(_)) => (false, Kind::requests(policy, &backends)),
+                };
+                Resolved { kind, backends, may_speculate }
             }
             discover::Outbound::Refused(why) | discover::Outbound::Invalid { why, opaque: true } => {
                 Resolved { backends: backends(&invalid()), kind: Kind::Refused(why.clone()), may_speculate: false }
@@ -165,14 +184,17 @@ impl Destination {
         self.server_first.set(Some(net::now()));
     }
 
-    /// Somebody has a connection here.
+    /// Somebody has a connection or request here.
     pub fn used(&self, now: Instant) {
         self.used.set(now);
     }
 
-    /// Whether nobody has had a connection here for so long.
-    pub fn is_idle(&self, now: Instant, idle: Duration) -> bool {
-        now.duration_since(self.used.get()) > idle
+    /// Whether somebody has had a connection or request here within so long.
+    pub fn is_held(self: &Rc<Self>, now: Instant, idle: Duration) -> bool {
+        if Rc::strong_count(self) > 1 {
+            self.used(now);
+        }
+        now.saturating_duration_since(self.used.get()) <= idle
     }
 }
 
@@ -183,7 +205,12 @@ fn invalid() -> Arc<Meta> {
 
 /// Whether all routes lead to the backend of opaque connections, so that connecting it early changes nothing.
 fn may_speculate(policy: &ClientPolicy) -> bool {
-    let Protocol::Detect { http1, http2, opaque, .. } = &policy.protocol else { return false };
+    let nothing: Arc<[_]> = Arc::new([]);
+    let (http1, http2, opaque) = match &policy.protocol {
+        Protocol::Detect { http1, http2, opaque, .. } => (http1, http2, opaque),
+        Protocol::Opaque(opaque) => (&nothing, &nothing, opaque),
+        Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Grpc(_) => return false,
+    };
     let only = |distribution: &Distribution| match distribution.backends()[..] {
         [backend] => Some(backend.backend.clone()),
         _ => None,
@@ -202,7 +229,7 @@ impl Kind {
             Self::Http1(_) => Some(Protocols::Http1),
             Self::Http2(_) | Self::Grpc(_) => Some(Protocols::Http2),
             Self::Opaque(_) => Some(Protocols::Opaque),
-            Self::Refused(_) | Self::Unreadable(_) => None,
+            Self::Requests { .. } | Self::Refused(_) | Self::Unreadable(_) => None,
         }
     }
 
@@ -210,10 +237,11 @@ impl Kind {
     pub fn opaque(&self) -> Result<&Rc<Opaque>, Cause> {
         match self {
             Self::Detect { opaque, .. } | Self::Opaque(opaque) => Ok(opaque),
-            Self::Http1(_) | Self::Http2(_) | Self::Grpc(_) => {
+            Self::Http1(_) | Self::Http2(_) | Self::Grpc(_) | Self::Requests { .. } => {
                 Err(Cause::InvalidPolicy("the destination has become HTTP; connect again".into()))
             }
-            Self::Refused(why) | Self::Unreadable(why) => Err(Cause::InvalidPolicy(why.to_string())),
+            Self::Refused(why) => Err(Cause::Refused(why.to_string())),
+            Self::Unreadable(why) => Err(Cause::InvalidPolicy(why.to_string())),
         }
     }
 
@@ -240,11 +268,47 @@ impl Kind {
     /// The routes of HTTP requests of a version.
     pub fn routes(&self, http2_request: bool) -> Result<&Routes, Cause> {
         match self {
-            Self::Detect { http2, .. } if http2_request => Ok(http2),
-            Self::Detect { http1, .. } => Ok(http1),
+            Self::Detect { http2, .. } | Self::Requests { http2, .. } if http2_request => Ok(http2),
+            Self::Detect { http1, .. } | Self::Requests { http1, .. } => Ok(http1),
             Self::Http1(routes) | Self::Http2(routes) | Self::Grpc(routes) => Ok(routes),
             Self::Opaque(_) => Err(Cause::InvalidPolicy("the destination has become opaque; connect again".into())),
-            Self::Refused(why) | Self::Unreadable(why) => Err(Cause::InvalidPolicy(why.to_string())),
+            Self::Refused(why) => Err(Cause::Refused(why.to_string())),
+            Self::Unreadable(why) => Err(Cause::InvalidPolicy(why.to_string())),
+        }
+    }
+
+    /// In ingress mode connections to addresses are always looked into, whatever is configured (proxy-wire §7.4).
+    fn detecting(policy: &ClientPolicy, backends: &Backends) -> Self {
+        let (http1, http2) = requests_of(policy, backends);
+        let nothing = || OpaqueRoute {
+            meta: policy.parent.clone(),
+            refuse: Some(Refusal::Invalid("nothing but requests is sent there, and there is no route".into())),
+            distribution: Distribution::Empty,
+        };
+        let opaque = opaque_of(policy).unwrap_or_else(nothing);
+        Self::Detect { http1, http2, opaque: Opaque::new(&opaque, backends) }
+    }
+
+    /// What requests that choose this name get.
+    fn requests(policy: &ClientPolicy, backends: &Backends) -> Self {
+        let (http1, http2) = requests_of(policy, backends);
+        Self::Requests { http1, http2 }
+    }
+}
+
+/// The routes of requests of both versions. Whoever sends requests to what is configured as opaque reaches the same backend,
+/// whose proxy passes them on as bytes.
+fn requests_of(policy: &ClientPolicy, backends: &Backends) -> (Routes, Routes) {
+    let both = |routes: Routes| (routes.clone(), routes);
+    match &policy.protocol {
+        Protocol::Detect { http1, http2, .. } if http1 == http2 => both(Routes::http(http1, backends)),
+        Protocol::Detect { http1, http2, .. } => (Routes::http(http1, backends), Routes::http(http2, backends)),
+        Protocol::Http1(routes) | Protocol::Http2(routes) => both(Routes::http(routes, backends)),
+        Protocol::Grpc(routes) => both(Routes::grpc(routes, backends)),
+        Protocol::Opaque(OpaqueRoute { refuse: Some(_), .. }) => both(Routes::http(&[], backends)),
+        Protocol::Opaque(OpaqueRoute { meta, distribution, .. }) => {
+            let policy = RoutePolicy { meta: meta.clone(), filters: Arc::new([]), distribution: distribution.clone() };
+            both(Routes::http(&[HttpRoute::catch_all(policy)], backends))
         }
     }
 }

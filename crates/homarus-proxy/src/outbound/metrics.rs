@@ -1,4 +1,4 @@
-//! Metrics of one original destination (proxy-traffic §7.3 and §7.6).
+//! Metrics of one original destination, or of a name (proxy-traffic §7.3 and §7.6).
 
 use crate::{
     detect::metrics::{self as detect, DetectMetrics, Detected},
@@ -10,8 +10,13 @@ use crate::{
         registry::{Half, Kind},
     },
 };
-use homarus_model::{Meta, outbound::Refusal};
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use homarus_model::{Authority, Meta, outbound::Refusal};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 static PROTOCOLS: Family = Family {
     name: "outbound_tcp_protocol_connections",
@@ -36,8 +41,8 @@ static TCP_ERRORS: Family = Family {
 pub struct DestinationMetrics {
     registry: Registry,
     target: Labels,
-    /// Connections from the application.
-    pub accepted: Rc<TransportMetrics>,
+    /// Connections from the application; to a name there are none.
+    accepted: OnceCell<Rc<TransportMetrics>>,
     parent: RefCell<Option<Parent>>,
 }
 
@@ -63,15 +68,20 @@ pub enum Protocols {
 
 impl DestinationMetrics {
     /// Nothing is counted yet.
-    pub fn new(registry: &Registry, original_dst: SocketAddr) -> Self {
-        let accept = labels::target(Labels::new().with("direction", "outbound").with("peer", "src"), original_dst);
-        let accept = accept.with("tls", "no_identity").with("no_tls_reason", "loopback");
-        Self {
-            registry: registry.clone(),
-            target: labels::target(Labels::new(), original_dst),
-            accepted: metrics::transport(registry, &accept),
-            parent: RefCell::default(),
-        }
+    pub fn new(registry: &Registry, dialed: &Authority) -> Self {
+        let target = match dialed.socket_addr() {
+            Some(addr) => labels::target(Labels::new(), addr),
+            None => Labels::new().with("target_addr", dialed),
+        };
+        Self { registry: registry.clone(), target, accepted: OnceCell::new(), parent: RefCell::default() }
+    }
+
+    /// Connections from the application.
+    pub fn accepted(&self) -> &Rc<TransportMetrics> {
+        self.accepted.get_or_init(|| {
+            let accept = Labels::new().with("direction", "outbound").with("peer", "src").and(&self.target);
+            metrics::transport(&self.registry, &accept.with("tls", "no_identity").with("no_tls_reason", "loopback"))
+        })
     }
 
     /// The policy is of this object from now on.

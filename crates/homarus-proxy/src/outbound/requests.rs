@@ -1,6 +1,6 @@
 //! Requests of one connection from the workload.
 
-use super::{MAX_TRIES, destination::Destination, pick};
+use super::{MAX_TRIES, destination::Destination, ingress::Names, pick};
 use crate::{
     balance::{Exchange, Reply},
     fault::{Cause, Fault},
@@ -22,6 +22,8 @@ pub struct Requests {
     worker: Rc<Worker>,
     destination: Rc<Destination>,
     client: IpAddr,
+    /// In ingress mode, other destinations that requests may choose.
+    names: Option<Rc<Names>>,
 }
 
 /// What is told how a response gets on: its endpoint, its backend, its route.
@@ -59,12 +61,19 @@ struct Asked {
 
 impl Requests {
     /// For a connection of `client` to a destination.
-    pub fn new(worker: &Rc<Worker>, destination: &Rc<Destination>, client: IpAddr) -> Self {
-        Self { worker: worker.clone(), destination: destination.clone(), client }
+    pub fn new(worker: &Rc<Worker>, destination: &Rc<Destination>, client: IpAddr, names: &Option<Rc<Names>>) -> Self {
+        Self { worker: worker.clone(), destination: destination.clone(), client, names: names.clone() }
     }
 
-    async fn carry(&self, mut head: RequestHead, body: Body, asked: &Asked, told: &mut Told) -> Result<Reply, Fault> {
-        let resolved = self.destination.resolved().await?;
+    async fn carry(
+        &self,
+        destination: &Destination,
+        mut head: RequestHead,
+        body: Body,
+        asked: &Asked,
+        told: &mut Told,
+    ) -> Result<Reply, Fault> {
+        let resolved = destination.resolved_within(self.worker.config.outbound.direction.failfast).await?;
         let routes = resolved.kind.routes(is_http2(head.version)).map_err(|cause| Fault::new(cause, ""))?;
         let matching = match_head(&head);
         let route = routes.find(&matching)?;
@@ -120,9 +129,9 @@ impl Requests {
         }
     }
 
-    fn refuse(&self, fault: Fault, asked: &Asked, mut told: Told) -> Response<Told> {
-        let fault = fault.within(self.destination.name());
-        self.destination.metrics.http_error(&fault);
+    fn refuse(&self, destination: &Destination, fault: Fault, asked: &Asked, mut told: Told) -> Response<Told> {
+        let fault = fault.within(destination.name());
+        destination.metrics.http_error(&fault);
         let kind = if asked.grpc { "gRPC" } else { "HTTP" };
         tracing::info!(client = %self.client, error = %fault, "{kind} request failed");
         told.ended = Ended::of(&fault);
@@ -143,25 +152,33 @@ impl Handler for Requests {
             require_id: head.headers.remove(&headers::REQUIRE_ID),
             started: net::now(),
         };
+        let chosen = self.names.as_ref().and_then(|names| names.chosen(&mut head.headers, asked.started));
+        let destination: &Destination = match &chosen {
+            Some(Ok(named)) => named,
+            _ => &self.destination,
+        };
         let admitted = self.worker.in_flight[1].admit();
         let overload = admitted.is_none();
         let mut told = Told::new(asked.started, asked.grpc, admitted);
         if overload {
-            return self.refuse(Fault::new(Cause::LoadShed, "too many requests under way"), &asked, told);
+            return self.refuse(destination, Fault::new(Cause::LoadShed, "too many requests under way"), &asked, told);
+        }
+        if let Some(Err(cause)) = &chosen {
+            return self.refuse(destination, Fault::new(cause.clone(), ""), &asked, told);
         }
         if !asked.wants_upgrade {
             headers::strip_connection(&mut head.headers);
         }
         if head.uri.authority().is_none() && !head.headers.contains_key(header::HOST) {
-            self.destination.give_authority(&mut head);
+            destination.give_authority(&mut head);
         }
-        match Box::pin(self.carry(head, body, &asked, &mut told)).await {
+        match Box::pin(self.carry(destination, head, body, &asked, &mut told)).await {
             Ok(Reply { head, body, tunnel, exchange }) => {
                 told.answered(exchange, head.status, &head.headers);
                 let close = head.extensions.get::<CloseClient>().is_some();
                 Response { head, body, tally: told, close, upgrade: tunnel }
             }
-            Err(fault) => self.refuse(fault, &asked, told),
+            Err(fault) => self.refuse(destination, fault, &asked, told),
         }
     }
 }

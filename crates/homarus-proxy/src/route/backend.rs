@@ -13,7 +13,7 @@ use crate::{
     worker::Worker,
 };
 use homarus_model::{
-    Meta,
+    Authority, Meta,
     outbound::{self, Dispatcher, Ewma},
 };
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
@@ -91,15 +91,15 @@ static OPAQUE: Traffic = Traffic {
 pub struct Backends {
     worker: Rc<Worker>,
     parent: Arc<Meta>,
-    original_dst: SocketAddr,
+    dialed: Authority,
     http: RefCell<Vec<(outbound::Backend, Rc<Backend>)>>,
     tcp: RefCell<Vec<(outbound::Backend, Rc<Backend>)>>,
 }
 
 impl Backends {
     /// None yet.
-    pub fn new(worker: Rc<Worker>, parent: Arc<Meta>, original_dst: SocketAddr) -> Self {
-        Self { worker, parent, original_dst, http: RefCell::default(), tcp: RefCell::default() }
+    pub fn new(worker: Rc<Worker>, parent: Arc<Meta>, dialed: Authority) -> Self {
+        Self { worker, parent, dialed, http: RefCell::default(), tcp: RefCell::default() }
     }
 
     /// The object that routes are attached to.
@@ -112,7 +112,7 @@ impl Backends {
         Self {
             worker: self.worker.clone(),
             parent,
-            original_dst: self.original_dst,
+            dialed: self.dialed.clone(),
             http: RefCell::new(self.http.borrow().clone()),
             tcp: RefCell::new(self.tcp.borrow().clone()),
         }
@@ -136,8 +136,8 @@ impl Backends {
     }
 
     /// What was dialed.
-    pub fn original_dst(&self) -> SocketAddr {
-        self.original_dst
+    pub fn dialed(&self) -> &Authority {
+        &self.dialed
     }
 
     /// The labels of a route here.
@@ -163,7 +163,7 @@ impl Backends {
                 Dispatcher::Forward(endpoint) => endpoint.addr.to_string(),
                 Dispatcher::Fail => String::new(),
             };
-            let labels = labels::ported(Labels::new(), "parent", &self.parent).with("logical", self.original_dst);
+            let labels = labels::ported(Labels::new(), "parent", &self.parent).with("logical", &self.dialed);
             let labels = metrics::backend(labels.with("concrete", concrete), &backend.meta);
             let outbound = &self.worker.config.outbound;
             let patience = Patience { capacity: outbound.tcp_queue_capacity, failfast: outbound.tcp_failfast };

@@ -8,9 +8,9 @@ use crate::{
         registry::{Bound, Half, Kind, SECONDS},
     },
 };
-use homarus_model::Meta;
+use homarus_model::{Authority, Meta, name::Host};
 use http::StatusCode;
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 /// The families of one route protocol.
 pub struct Families {
@@ -292,8 +292,12 @@ pub struct TcpRouteMetrics {
 
 impl TcpRouteMetrics {
     /// Metrics with these labels.
-    pub fn new(registry: &Registry, labels: Labels, target: SocketAddr) -> Self {
-        let labels = labels.with("target_ip", target.ip()).with("target_port", target.port());
+    pub fn new(registry: &Registry, labels: Labels, dialed: &Authority) -> Self {
+        let labels = match &dialed.host {
+            Host::Ip(ip) => labels.with("target_ip", ip),
+            Host::Name(name) => labels.with("target_ip", name),
+        };
+        let labels = labels.with("target_port", dialed.port);
         Self {
             open: registry.counter(&TCP_OPEN, labels.clone()),
             closed: registry.counter(&TCP_CLOSE, labels.clone().with("error", "")),

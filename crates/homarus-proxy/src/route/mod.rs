@@ -163,7 +163,7 @@ impl Opaque {
     pub fn new(route: &OpaqueRoute, backends: &Backends) -> Rc<Self> {
         let labels = backends.labels(&route.meta);
         let choice = Choice::of(&route.distribution, |b| backends.tcp(&b.backend));
-        let metrics = TcpRouteMetrics::new(backends.registry(), labels, backends.original_dst());
+        let metrics = TcpRouteMetrics::new(backends.registry(), labels, backends.dialed());
         Rc::new(Self { meta: route.meta.clone(), refuse: route.refuse.clone(), choice, metrics })
     }
 

@@ -9,6 +9,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod identity;
+mod ingress;
 mod interop;
 mod opaque;
 mod policy;

@@ -176,7 +176,8 @@ impl outbound_policies_server::OutboundPolicies for Says {
         let req = req.into_inner();
         let addr = match req.target {
             Some(ob::traffic_spec::Target::Addr(addr)) => SocketAddr::try_from(addr).unwrap().to_string(),
-            other => format!("{other:?}"),
+            Some(ob::traffic_spec::Target::Authority(name)) => name,
+            None => String::new(),
         };
         self.0.watch.answer(format!("{addr} {}", req.source_workload))
     }

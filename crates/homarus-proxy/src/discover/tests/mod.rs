@@ -50,6 +50,10 @@ fn config(control: SocketAddr, changes: &[(&str, &str)]) -> Config {
     Config::parse(all.into_iter().map(|(k, v)| (format!("{PREFIX}{k}").into(), v.into())).collect()).unwrap()
 }
 
+fn to(dialed: &str) -> Authority {
+    Authority::parse(dialed, 80).unwrap()
+}
+
 fn anchors() -> TrustAnchors {
     let root = Pair::root("root", Duration::from_secs(3600), SystemTime::now()).unwrap();
     TrustAnchors::from_pem(&root.certificate.to_pem()).unwrap()
@@ -128,6 +132,7 @@ fn last_octets(set: &EndpointSet) -> Vec<u8> {
 #[test]
 fn profile_and_policy_are_merged_as_the_table_says() {
     let addr: SocketAddr = DST.parse().unwrap();
+    let dialed = to(DST);
     let endpoint = Endpoint::plain("10.0.0.10:8080".parse().unwrap());
     let with_endpoint = Arc::new(Profile { endpoint: Some(endpoint.clone()), ..Profile::default() });
     let policy = Arc::new(ClientPolicy::forward("told", endpoint.clone()));
@@ -139,18 +144,18 @@ fn profile_and_policy_are_merged_as_the_table_says() {
     ];
     let invalid = |why: &str| Some(Outbound::Invalid { why: why.into(), opaque: false });
     for profile in &profiles {
-        assert_eq!(merge(addr, profile, &PolicyAnswer::Pending), None);
-        let Some(Outbound::Policy { policy: told, .. }) = merge(addr, profile, &PolicyAnswer::Known(policy.clone())) else {
+        assert_eq!(merge(&dialed, profile, &PolicyAnswer::Pending), None);
+        let Some(Outbound::Policy { policy: told, .. }) = merge(&dialed, profile, &PolicyAnswer::Known(policy.clone())) else {
             panic!()
         };
         assert!(Arc::ptr_eq(&told, &policy));
-        assert_eq!(merge(addr, profile, &PolicyAnswer::Refused("r".into())), Some(Outbound::Refused("r".into())));
-        assert_eq!(merge(addr, profile, &PolicyAnswer::Unreadable("u".into())), invalid("u"));
+        assert_eq!(merge(&dialed, profile, &PolicyAnswer::Refused("r".into())), Some(Outbound::Refused("r".into())));
+        assert_eq!(merge(&dialed, profile, &PolicyAnswer::Unreadable("u".into())), invalid("u"));
     }
     let opaque = ProfileAnswer::Known(Arc::new(Profile { opaque_protocol: true, ..Profile::default() }));
-    let answer = merge(addr, &opaque, &PolicyAnswer::Unreadable("u".into()));
+    let answer = merge(&dialed, &opaque, &PolicyAnswer::Unreadable("u".into()));
     assert_eq!(answer, Some(Outbound::Invalid { why: "u".into(), opaque: true }), "no request is looked for on opaque ports");
-    let unknown = |profile: &ProfileAnswer| merge(addr, profile, &PolicyAnswer::Unknown);
+    let unknown = |profile: &ProfileAnswer| merge(&dialed, profile, &PolicyAnswer::Unknown);
     let forward = |outbound: Option<Outbound>| {
         let Some(Outbound::Policy { policy, .. }) = outbound else { panic!() };
         let Some(opaque) = policy.opaque() else { panic!() };
@@ -162,6 +167,32 @@ fn profile_and_policy_are_merged_as_the_table_says() {
     assert_eq!(forward(unknown(&profiles[1])), ("fallback".into(), addr));
     assert_eq!(forward(unknown(&profiles[2])), ("endpoint".into(), endpoint.addr));
     assert_eq!(unknown(&profiles[3]), invalid("p"), "never without TLS by accident");
+}
+
+#[test]
+fn names_lead_where_the_control_plane_says_or_nowhere() {
+    let dialed = to("web.shop.svc.cluster.local:8080");
+    let dispatcher = |outbound: Option<Outbound>| {
+        let Some(Outbound::Policy { policy, .. }) = outbound else { panic!("{outbound:?}") };
+        policy.opaque().unwrap().distribution.backends()[0].backend.dispatcher.clone()
+    };
+    let known = |profile: Profile| ProfileAnswer::Known(Arc::new(profile));
+    let endpoint = Endpoint::plain("10.0.0.10:8080".parse().unwrap());
+    let policy = PolicyAnswer::Known(Arc::new(ClientPolicy::forward("told", endpoint.clone())));
+    let service = known(Profile { fqn: Some("web.shop.svc.cluster.local".into()), ..Profile::default() });
+    let instance = known(Profile { endpoint: Some(endpoint.clone()), ..Profile::default() });
+    for profile in [&ProfileAnswer::None, &service, &instance] {
+        assert_eq!(dispatcher(merge(&dialed, profile, &policy)), Dispatcher::Forward(endpoint.clone().into()));
+    }
+    let unknown = |profile: &ProfileAnswer| merge(&dialed, profile, &PolicyAnswer::Unknown);
+    let Dispatcher::Balance { path, .. } = dispatcher(unknown(&service)) else { panic!() };
+    assert_eq!(&*path, "web.shop.svc.cluster.local:8080");
+    assert_eq!(dispatcher(unknown(&instance)), Dispatcher::Forward(endpoint.into()));
+    for nothing in [ProfileAnswer::None, known(Profile::default())] {
+        let Some(Outbound::Refused(why)) = unknown(&nothing) else { panic!("{nothing:?}") };
+        assert!(why.contains("knows no Service web.shop.svc.cluster.local:8080"), "{why}");
+    }
+    assert_eq!(unknown(&ProfileAnswer::Pending), None);
 }
 
 #[test]
@@ -214,7 +245,7 @@ async fn one_subscription_serves_all() {
         script.get_profile.stream([dst::DestinationProfile { fully_qualified_name: "web".into(), ..Default::default() }]);
     let driver = script.watch.stream([policy("one")]);
     assert!(!metrics(&registry).contains("control_response_total"));
-    let (mut first, mut second) = (discovery.outbound(DST.parse().unwrap()), discovery.outbound(DST.parse().unwrap()));
+    let (mut first, mut second) = (discovery.outbound(&to(DST)), discovery.outbound(&to(DST)));
     until(&mut first, |o| matches!(o, Outbound::Policy { profile: Some(p), .. } if p.fqn.as_deref() == Some("web"))).await;
     until(&mut second, |o| matches!(o, Outbound::Policy { .. })).await;
     assert_eq!(script.watch.asked(), ["10.0.0.9:80 me"]);
@@ -240,11 +271,34 @@ async fn only_addresses_of_the_cluster_have_profiles() {
     let fake = Fake::start(script.clone());
     let discovery = discovery(&config(fake.addr, &[]));
     script.watch.refuse(Code::NotFound);
-    let mut outside = discovery.outbound(OUTSIDE.parse().unwrap());
+    let mut outside = discovery.outbound(&to(OUTSIDE));
     let told = until(&mut outside, |_| true).await;
     let Outbound::Policy { policy, profile: None } = &*told else { panic!("{told:?}") };
     assert_eq!(policy.parent.name(), "fallback");
     assert!(script.get_profile.asked().is_empty());
+    fake.kill();
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_known_yet_is_asked_about_again() {
+    let script = Arc::new(Script::default());
+    let fake = Fake::start(script.clone());
+    let discovery = discovery(&config(fake.addr, &[]));
+    script.watch.refuse(Code::NotFound);
+    script.get_profile.refuse(Code::Unknown);
+    let mut name = discovery.outbound(&to("web.shop.svc.cluster.local"));
+    until(&mut name, |o| matches!(o, Outbound::Refused(why) if why.contains("knows no Service"))).await;
+    let _driver = script.watch.stream([policy("told")]);
+    let _profile = script.get_profile.stream([dst::DestinationProfile::default()]);
+    until(&mut name, |o| matches!(o, Outbound::Policy { policy, .. } if policy.parent.name() == "told")).await;
+    assert_eq!(script.watch.asked(), ["web.shop.svc.cluster.local:80 me"; 2]);
+    assert_eq!(script.get_profile.asked()[0], "web.shop.svc.cluster.local:80 ctx");
+    // Names outside the cluster have no profiles.
+    script.watch.refuse(Code::NotFound);
+    let asked = script.get_profile.asked().len();
+    let mut outside = discovery.outbound(&to("www.example.com"));
+    until(&mut outside, |o| matches!(o, Outbound::Refused(_))).await;
+    assert!(script.get_profile.asked().iter().skip(asked).all(|asked| !asked.contains("example")));
     fake.kill();
 }
 
@@ -254,10 +308,10 @@ async fn refusals_and_nonsense_close() {
     let fake = Fake::start(script.clone());
     let discovery = discovery(&config(fake.addr, &[]));
     script.watch.refuse(Code::FailedPrecondition);
-    let mut refused = discovery.outbound("192.0.2.1:1".parse().unwrap());
+    let mut refused = discovery.outbound(&to("192.0.2.1:1"));
     until(&mut refused, |o| matches!(o, Outbound::Refused(why) if why.contains("as the test says"))).await;
     let driver = script.watch.stream([ob::OutboundPolicy::default()]);
-    let mut invalid = discovery.outbound("192.0.2.1:2".parse().unwrap());
+    let mut invalid = discovery.outbound(&to("192.0.2.1:2"));
     until(
         &mut invalid,
         |o| matches!(o, Outbound::Invalid { why, opaque: false } if why.contains("metadata") && why.contains("look at")),
