@@ -10,6 +10,7 @@
 //! | | 2 `instance` | the pod's uid, empty if it isn't known |
 //! | | 3 `bundle` | SHA-256 of the bundle in use, hexadecimal |
 //! | | 4 `issuer` | SHA-256 of the certificate that signed the leaf in use; empty without a leaf |
+//! | | 5 `refused` | why the bundle that was told last isn't in use, for people; empty: it is, or none was told |
 //! | `TrustUpdate` | 1 `bundle` | PEM of the roots to believe |
 //! | | 2 `issuer` | the renew-before mark: a leaf that another certificate than this signed is renewed now. Empty: none |
 //!
@@ -37,6 +38,9 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 + 1024;
 const NAME: &str = "io.homarus.identity.Trust";
 const WATCH: &str = "/io.homarus.identity.Trust/Watch";
 
+/// How long the reason of a refusal may be, in bytes.
+pub const MAX_REASON: usize = 256;
+
 /// Who asks, and what they stand on.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct WatchRequest {
@@ -52,6 +56,9 @@ pub struct WatchRequest {
     /// SHA-256 of the certificate that signed the leaf in use.
     #[prost(string, tag = "4")]
     pub issuer: String,
+    /// Why the bundle that was told last is refused.
+    #[prost(string, tag = "5")]
+    pub refused: String,
 }
 
 /// What to believe, and by whom to be certified.

@@ -4,7 +4,9 @@
 //! believed if that is of the service account that the pod has, so nobody speaks for another's. Only the proxy in front of us
 //! itself shows no identity, over loopback. Whoever else shows none is told everything, but not counted.
 //!
-//! Anybody may ask, before anything was verified: what is remembered of each is bounded in length and in number, and forgotten.
+//! Anybody may ask, before anything was verified: what is remembered of each is bounded in length and in number, and forgotten. Nor
+//! does one service account take the place of others: its pods are bounded as well. Whoever isn't remembered is told everything all
+//! the same, and a rotation takes it for one that can't follow.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt};
 use homarus_daemon::drain::Drain;
-use homarus_wire::trust::{HEARTBEAT, Trust, TrustUpdate, Updates, WatchRequest};
+use homarus_wire::trust::{HEARTBEAT, MAX_REASON, Trust, TrustUpdate, Updates, WatchRequest};
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 use tonic::{Request, Status};
+use tracing::warn;
 
 use super::material::Current;
 
@@ -23,6 +26,8 @@ use super::material::Current;
 const CLIENT_ID: &str = "l5d-client-id";
 /// Subscribers that are remembered, those that just left included.
 const MAX_FOLLOWERS: usize = 200_000;
+/// The same of one identity: pods of one service account, such as those of a DaemonSet on all nodes of the largest clusters.
+const MAX_OF_IDENTITY: usize = 10_000;
 /// What is remembered of a subscriber: a uid has 36 bytes and a fingerprint 64; an identity is a DNS name.
 const MAX_FIELD: usize = 64;
 const MAX_IDENTITY: usize = 253;
@@ -45,6 +50,8 @@ pub(super) struct Standing {
     pub(super) bundle: String,
     /// The fingerprint of its leaf's signer.
     pub(super) issuer: String,
+    /// Why it refuses the bundle that it was told last; empty: it doesn't.
+    pub(super) refused: String,
     /// When it said so, in milliseconds since the epoch: it may have said something else to another replica.
     pub(super) at: u64,
 }
@@ -63,6 +70,8 @@ pub(super) struct Followers(Arc<Mutex<Remembered>>);
 #[derive(Debug, Default)]
 struct Remembered {
     all: HashMap<Subscriber, Follower>,
+    /// How many there are of each identity.
+    of: HashMap<Option<String>, usize>,
     swept: Option<Instant>,
 }
 
@@ -70,7 +79,19 @@ impl Remembered {
     /// Forgets who left and didn't come back.
     fn sweep(&mut self) {
         self.all.retain(|_, follower| follower.left.is_none_or(|left| left.elapsed() < LINGER));
+        self.of.clear();
+        for Subscriber { identity, .. } in self.all.keys() {
+            match self.of.get_mut(identity) {
+                Some(number) => *number += 1,
+                None => drop(self.of.insert(identity.clone(), 1)),
+            }
+        }
         self.swept = Some(Instant::now());
+    }
+
+    /// Whether another subscriber of this identity can be remembered.
+    fn has_room(&self, identity: &Option<String>) -> bool {
+        self.all.len() < MAX_FOLLOWERS && self.of.get(identity).is_none_or(|number| *number < MAX_OF_IDENTITY)
     }
 }
 
@@ -81,12 +102,19 @@ impl Followers {
         if remembered.swept.is_none_or(|last| last.elapsed() >= LINGER) {
             remembered.sweep();
         }
-        let all = &mut remembered.all;
-        if all.len() >= MAX_FOLLOWERS && !all.contains_key(&subscriber) {
+        let known = remembered.all.contains_key(&subscriber);
+        if !known && !remembered.has_room(&subscriber.identity) {
             return None;
         }
-        let follower =
-            all.entry(subscriber.clone()).or_insert_with(|| Follower { standing: standing.clone(), streams: 0, left: None });
+        if !known {
+            *remembered.of.entry(subscriber.identity.clone()).or_default() += 1;
+        }
+        let new = || Follower { standing: Standing { refused: String::new(), ..standing.clone() }, streams: 0, left: None };
+        let follower = remembered.all.entry(subscriber.clone()).or_insert_with(new);
+        if !standing.refused.is_empty() && follower.standing.refused != standing.refused {
+            let Subscriber { instance, identity } = &subscriber;
+            warn!(pod = instance, ?identity, why = standing.refused, "a proxy refuses the trust bundle");
+        }
         (follower.standing, follower.left) = (standing, None);
         follower.streams += 1;
         Some(Present { followers: self.clone(), subscriber })
@@ -104,6 +132,12 @@ impl Followers {
         let remembered = self.0.lock();
         let here = remembered.all.values().filter(|follower| follower.streams > 0);
         here.fold((0, 0), |(all, same), follower| (all + 1, same + usize::from(follower.standing.bundle == bundle)))
+    }
+
+    /// How many refuse what they were told.
+    pub(super) fn refusing(&self) -> usize {
+        let remembered = self.0.lock();
+        remembered.all.values().filter(|follower| follower.streams > 0 && !follower.standing.refused.is_empty()).count()
     }
 }
 
@@ -141,10 +175,12 @@ impl Trust for Teller {
     fn watch(&self, request: Request<WatchRequest>) -> Result<Updates, Status> {
         let identity = request.metadata().get(CLIENT_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let near = request.remote_addr().is_some_and(|addr| addr.ip().to_canonical().is_loopback());
-        let WatchRequest { instance, bundle, issuer, .. } = request.into_inner();
-        for (field, text) in [("instance", &instance), ("bundle", &bundle), ("issuer", &issuer)] {
-            if text.len() > MAX_FIELD {
-                return Err(Status::invalid_argument(format!("{field} is longer than {MAX_FIELD} bytes")));
+        let WatchRequest { instance, bundle, issuer, refused, .. } = request.into_inner();
+        let short =
+            [("instance", &instance), ("bundle", &bundle), ("issuer", &issuer)].map(|(field, text)| (field, text, MAX_FIELD));
+        for (field, text, limit) in short.into_iter().chain([("refused", &refused, MAX_REASON)]) {
+            if text.len() > limit {
+                return Err(Status::invalid_argument(format!("{field} is longer than {limit} bytes")));
             }
         }
         let known = identity.as_ref().map_or(near, |identity| identity.len() <= MAX_IDENTITY);
@@ -152,7 +188,7 @@ impl Trust for Teller {
             true => None,
             false => {
                 let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-                let standing = Standing { bundle, issuer, at: at.try_into().unwrap_or_default() };
+                let standing = Standing { bundle, issuer, refused, at: at.try_into().unwrap_or_default() };
                 self.followers.enter(Subscriber { instance, identity }, standing)
             }
         };
@@ -179,7 +215,7 @@ mod tests {
     use super::*;
 
     fn standing(bundle: &str) -> Standing {
-        Standing { bundle: bundle.into(), issuer: "i".into(), at: 0 }
+        Standing { bundle: bundle.into(), issuer: "i".into(), refused: String::new(), at: 0 }
     }
 
     fn pod(instance: &str) -> Subscriber {
@@ -216,6 +252,35 @@ mod tests {
         assert!(followers.0.lock().all.len() < 12, "{}", followers.0.lock().all.len());
         assert!(followers.standings().contains_key(&pod("stays")));
         drop(stays);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_identity_does_not_take_the_place_of_others() {
+        let followers = Followers::default();
+        let enter = |instance: usize| followers.enter(pod(&instance.to_string()), standing("b"));
+        let all: Vec<_> = (0..MAX_OF_IDENTITY).map(enter).collect();
+        assert!(all.iter().all(Option::is_some));
+        assert!(enter(MAX_OF_IDENTITY).is_none(), "one too many");
+        assert!(enter(7).is_some(), "whoever is known may say something else");
+        let other = Subscriber { identity: Some("api".into()), ..pod("x") };
+        assert!(followers.enter(other, standing("b")).is_some(), "others have their own room");
+        drop(all);
+        assert!(enter(MAX_OF_IDENTITY).is_none(), "who just left is remembered for a while");
+        tokio::time::advance(LINGER).await;
+        assert!(enter(MAX_OF_IDENTITY).is_some(), "and leaves room then");
+        assert_eq!(followers.0.lock().of, HashMap::from([(pod("x").identity, 1)]));
+    }
+
+    #[tokio::test]
+    async fn who_refuses_is_counted_until_it_does_not() {
+        let followers = Followers::default();
+        let refusing = Standing { refused: "the bundle is empty".into(), ..standing("old") };
+        let first = followers.enter(pod("a"), refusing.clone());
+        assert_eq!((followers.refusing(), &followers.standings()[&pod("a")]), (1, &refusing));
+        let next = followers.enter(pod("a"), standing("new"));
+        drop(first);
+        assert_eq!(followers.refusing(), 0);
+        drop(next);
     }
 
     #[tokio::test]

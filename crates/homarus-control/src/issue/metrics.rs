@@ -41,7 +41,9 @@ impl Collector for Facts {
         let help = "Proxies that follow the trust bundle by a stream of this replica";
         gauge("homarus_identity_followers", help, all as f64)?;
         let help = "Those of them that have taken the bundle of now";
-        gauge("homarus_identity_followers_current", help, current as f64)
+        gauge("homarus_identity_followers_current", help, current as f64)?;
+        let help = "Those of them that refuse the bundle they were told last; the log says why";
+        gauge("homarus_identity_followers_refusing", help, self.followers.refusing() as f64)
     }
 }
 

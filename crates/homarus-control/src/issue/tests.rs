@@ -7,7 +7,7 @@ use std::path::Path;
 use homarus_daemon::drain;
 use homarus_identity::authority::Pair;
 use homarus_identity::{Credential, Key, TrustAnchors, csr};
-use homarus_wire::trust::{Trust, TrustClient, WatchRequest};
+use homarus_wire::trust::{MAX_REASON, Trust, TrustClient, WatchRequest};
 use linkerd2_proxy_api::identity::identity_client::IdentityClient;
 use linkerd2_proxy_api::identity::identity_server::Identity;
 use linkerd2_proxy_api::identity::{CertifyRequest, CertifyResponse};
@@ -277,6 +277,7 @@ async fn proxies_are_served_over_the_network_until_the_drain() {
         WatchRequest { instance: long(), ..standing() },
         WatchRequest { bundle: long(), ..standing() },
         WatchRequest { issuer: long(), ..standing() },
+        WatchRequest { refused: "x".repeat(MAX_REASON + 1), ..standing() },
     ] {
         assert_eq!(trust.watch(long).await.unwrap_err().code(), Code::InvalidArgument);
     }

@@ -12,6 +12,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
+use self::trust::Refused;
 use super::Material;
 use crate::{
     config::{Identity, TrustAnchorsSource},
@@ -26,7 +27,6 @@ use homarus_identity::{
     Credential, TrustAnchors, anchors::BundleError, credential, credential::CredentialError, files, files::FileError, pem,
 };
 use homarus_wire::api::identity::{CertifyRequest, CertifyResponse, identity_client::IdentityClient};
-use parking_lot::Mutex;
 use std::{
     io::{self, Read},
     path::{Path, PathBuf},
@@ -130,8 +130,8 @@ pub struct Certify {
     wanted: watch::Sender<String>,
     /// A leaf is wanted at once.
     renew: Notify,
-    /// The bundle that was refused last.
-    refused: Mutex<Option<String>>,
+    /// The bundle that was refused last, unless one was taken since; the controller is told.
+    refused: watch::Sender<Option<Refused>>,
     /// Bundles that were taken. There from the first word on, and for as long as this runs: it tells that this proxy follows.
     taken: OnceLock<Counter>,
     times: Arc<Times>,
@@ -166,7 +166,7 @@ impl Certify {
         let (material, material_rx) = watch::channel(None);
         let times = Arc::new(Times::default());
         let certified = Certified { anchors: anchors_rx, material: material_rx, times: times.clone() };
-        let (wanted, renew, refused) = (watch::channel(String::new()).0, Notify::new(), Mutex::default());
+        let (wanted, renew, refused) = (watch::channel(String::new()).0, Notify::new(), watch::channel(None).0);
         let taken = OnceLock::new();
         Ok((Self { config, files, environment, anchors, material, wanted, renew, refused, taken, times, registry }, certified))
     }

@@ -45,6 +45,9 @@ struct Group {
     bundle: String,
     issuer: String,
     identity: Option<String>,
+    /// Why they refuse what they were told last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    refused: String,
     /// With when they said so.
     pods: Vec<(String, u64)>,
 }
@@ -69,14 +72,15 @@ pub(super) fn stale(notes: &BTreeMap<String, String>, now: u64) -> Vec<&str> {
 impl Seen {
     pub(super) fn new(said: &Said, at: u64) -> Self {
         let mut groups: BTreeMap<_, Vec<(String, u64)>> = BTreeMap::new();
-        for (Subscriber { instance, identity }, Standing { bundle, issuer, at }) in said {
-            groups.entry((bundle, issuer, identity)).or_default().push((instance.clone(), *at));
+        for (Subscriber { instance, identity }, Standing { bundle, issuer, refused, at }) in said {
+            groups.entry((bundle, issuer, identity, refused)).or_default().push((instance.clone(), *at));
         }
-        let group = |((bundle, issuer, identity), mut pods): ((&String, &String, &Option<String>), Vec<_>)| {
+        let groups = groups.into_iter().map(|((bundle, issuer, identity, refused), mut pods)| {
             pods.sort_unstable();
-            Group { bundle: bundle.clone(), issuer: issuer.clone(), identity: identity.clone(), pods }
-        };
-        Self { at, groups: groups.into_iter().map(group).collect() }
+            let (bundle, issuer, refused) = (bundle.clone(), issuer.clone(), refused.clone());
+            Group { bundle, issuer, identity: identity.clone(), refused, pods }
+        });
+        Self { at, groups: groups.collect() }
     }
 
     /// Whether both say the same, whenever.
@@ -94,11 +98,12 @@ impl Seen {
 pub(super) fn join(mine: Said, others: impl IntoIterator<Item = Seen>, now: u64) -> Said {
     let mut all = mine;
     for seen in others.into_iter().filter(|seen| seen.is_fresh(now)) {
-        for Group { bundle, issuer, identity, pods } in seen.groups {
+        for Group { bundle, issuer, identity, refused, pods } in seen.groups {
             for (instance, at) in pods {
                 let subscriber = Subscriber { instance, identity: identity.clone() };
                 if all.get(&subscriber).is_none_or(|known| known.at < at) {
-                    all.insert(subscriber, Standing { bundle: bundle.clone(), issuer: issuer.clone(), at });
+                    let (bundle, issuer, refused) = (bundle.clone(), issuer.clone(), refused.clone());
+                    all.insert(subscriber, Standing { bundle, issuer, refused, at });
                 }
             }
         }
@@ -159,14 +164,16 @@ fn member(pod: &Pod, naming: &Naming, said: &Said, believed: &mut Roots, now: Sy
     let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
     let speaker = speaker(pod.metadata.uid.as_deref().unwrap_or_default(), account, &namespace, naming);
     // What one said before it ended doesn't count.
-    let follows = match running.and_then(|_| speaker.iter().find_map(|speaker| said.get(speaker))) {
+    let standing = running.and_then(|_| speaker.iter().find_map(|speaker| said.get(speaker)));
+    let refused = standing.map(|standing| standing.refused.clone()).unwrap_or_default();
+    let follows = match standing {
         Some(Standing { bundle, issuer, .. }) => Follows::Says { bundle: bundle.clone(), issuer: issuer.clone() },
         None => {
             let variable = proxy.env.iter().flatten().find(|v| v.name == "LINKERD2_PROXY_IDENTITY_TRUST_ANCHORS");
             Follows::Silent(variable.and_then(|v| v.value.as_deref()).and_then(|text| believed.of(text)))
         }
     };
-    Some(Member { name: format!("{namespace}/{}", pod.name_any()), started, follows })
+    Some(Member { name: format!("{namespace}/{}", pod.name_any()), started, follows, refused })
 }
 
 /// Whether a proxy has ended, and kubelet doesn't start it again.
@@ -207,7 +214,7 @@ mod tests {
     }
 
     fn standing(bundle: &str, at: u64) -> Standing {
-        Standing { bundle: bundle.into(), issuer: "i".into(), at }
+        Standing { bundle: bundle.into(), issuer: "i".into(), refused: String::new(), at }
     }
 
     fn pod(anchors: Value) -> Value {
@@ -315,6 +322,23 @@ mod tests {
         assert_eq!(all, [("a", "new"), ("b", "new"), ("d", "new")], "and what is old isn't believed");
         assert!(written(&[("a", "x", 1), ("b", "x", 1)], 1).same(&written(&[("b", "x", 1), ("a", "x", 1)], 2)));
         assert!(!written(&[("a", "x", 1)], 1).same(&written(&[("a", "y", 1)], 1)));
+    }
+
+    #[test]
+    fn why_a_proxy_refuses_goes_along() {
+        let web = || subscriber("0f3e2d1c-aaaa-bbbb", Some(WEB));
+        let standing = Standing { refused: "the bundle is empty".into(), ..standing("b", 1) };
+        let said = said(HashMap::from([(web(), standing.clone())]));
+        let written = serde_json::to_string(&Seen::new(&said, 1000)).unwrap();
+        let said = join(Said::new(), [serde_json::from_str(&written).unwrap()], 1000);
+        assert_eq!(said[&subscriber(&short("0f3e2d1c-aaaa-bbbb"), Some(WEB))], standing);
+        let pod: Pod = serde_json::from_value(pod(Value::Null)).unwrap();
+        let found = member(&pod, &naming(), &said, &mut Roots::default(), SystemTime::now()).unwrap();
+        assert_eq!(found.refused, "the bundle is empty");
+        let before = written.replace(",\"refused\":\"the bundle is empty\"", "");
+        assert!(before.len() < written.len(), "{written}");
+        let earlier = join(Said::new(), [serde_json::from_str(&before).unwrap()], 1000);
+        assert_eq!(earlier.values().next().unwrap().refused, "", "a replica of an earlier version");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the leader does: look, decide, do one step, say where it stands.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -266,6 +267,12 @@ fn named(names: &[String]) -> Vec<String> {
     named
 }
 
+/// Who refuses the bundle, and why.
+fn refusing(fleet: &[Member]) -> BTreeMap<&str, &str> {
+    let refusing = fleet.iter().filter(|member| !member.refused.is_empty());
+    refusing.take(MAX_NAMED).map(|member| (member.name.as_str(), member.refused.as_str())).collect()
+}
+
 /// Where it stands, as `homarus identity rotate` reads it.
 fn status(seen: &Observed, step: &Step, names: &[String]) -> Value {
     let said = |certificate: &Certificate| {
@@ -299,12 +306,27 @@ fn status(seen: &Observed, step: &Step, names: &[String]) -> Value {
             "renewed": count(&|_, issuer| issuer == signer),
         })),
         "waitingFor": named(names),
+        "refusing": refusing(fleet),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_refuses_is_named_with_the_reason() {
+        let member = |name: &str, refused: &str| Member {
+            name: name.to_owned(),
+            started: UNIX_EPOCH,
+            follows: Follows::Says { bundle: "old".to_owned(), issuer: "i".to_owned() },
+            refused: refused.to_owned(),
+        };
+        let fleet = Some(vec![member("shop/a", "it is empty"), member("shop/b", "")]);
+        let said = status(&Observed { fleet, ..Observed::default() }, &Step::Rest, &[]);
+        assert_eq!(said["refusing"], json!({ "shop/a": "it is empty" }));
+        assert_eq!(status(&Observed::default(), &Step::Rest, &[])["refusing"], json!({}));
+    }
 
     #[test]
     fn who_waits_long_looks_seldom() {

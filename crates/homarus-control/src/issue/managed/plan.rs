@@ -87,6 +87,8 @@ pub(super) struct Member {
     pub(super) name: String,
     pub(super) started: SystemTime,
     pub(super) follows: Follows,
+    /// Why it refuses the bundle that it was told last; empty: it doesn't.
+    pub(super) refused: String,
 }
 
 /// What a proxy stands on, as far as it can be known.

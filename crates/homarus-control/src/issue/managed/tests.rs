@@ -105,6 +105,7 @@ impl Cluster {
                 true => Follows::Says { bundle: proxy.anchors.fingerprint(), issuer: proxy.credential.issuer().unwrap() },
                 false => Follows::Silent(Some(proxy.anchors.certificates().iter().map(Certificate::fingerprint).collect())),
             },
+            refused: String::new(),
         };
         let chain =
             |(own, above): &(Pair, Vec<Certificate>)| Chain { own: own.certificate.clone(), carries_more: !above.is_empty() };

@@ -324,3 +324,28 @@ fn who_follows_says_so_for_as_long_as_it_runs() {
     certify.hear(TrustUpdate { bundle: mesh.anchors.pem().to_owned(), issuer: String::new() });
     assert!(shown() && shown(), "though nobody tells of another bundle for years");
 }
+
+#[tokio::test]
+async fn why_a_bundle_is_refused_is_told_until_one_is_taken() {
+    let controller = Controller::new(&[]);
+    let workload = Workload::new(serve(controller.clone()).await, &controller.mesh.anchors);
+    let text = TrustAnchorsSource::Text(controller.mesh.anchors.pem().into());
+    let config = Identity { trust_anchors: text, ..workload.config.identity.clone() };
+    let (certify, certified) = Certify::prepare(config, Registry::default()).unwrap();
+    certify.once(&workload.issuer(&certified)).await;
+    let mut refused = certify.refused.subscribe();
+    let mut hear = |bundle: &str| {
+        certify.hear(TrustUpdate { bundle: bundle.to_owned(), issuer: String::new() });
+        let changed = refused.has_changed().unwrap();
+        refused.mark_unchanged();
+        (certify.standing().refused, changed)
+    };
+    let (own, stranger) = (controller.mesh.anchors.pem(), Mesh::new().anchors.pem().to_owned());
+    assert_eq!(hear(own), (String::new(), false));
+    assert_eq!(hear(""), ("the bundle is empty".to_owned(), true));
+    let (why, changed) = hear(&stranger);
+    assert!(changed && why.starts_with("the own certificate doesn't stand on it"), "{why}");
+    assert_eq!(hear(&stranger), (why, false), "the same again opens no other stream");
+    assert_eq!(hear(own), (String::new(), true));
+    assert_eq!((hear("").1, hear(&format!("{own}{stranger}")).0), (true, String::new()));
+}

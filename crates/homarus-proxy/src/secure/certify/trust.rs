@@ -5,7 +5,7 @@
 //! bundle in use stays. One that is taken is used at once, and kept in the identity folder for the next start.
 //!
 //! The stream's request says what we stand on. When that changes, the stream is opened again, and so the controller knows who
-//! has followed. A controller that doesn't know the service (Linkerd's) is asked again now and then: it may be replaced.
+//! has followed, or why not. A controller that doesn't know the service (Linkerd's) is asked again now and then: it may be replaced.
 
 use super::{Certify, Counter, Family, Half, Kind, Labels, TrustAnchors, wall_clock};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     net,
 };
 use homarus_identity::{Credential, anchors::BundleError, chain::ChainError, files, pem::PemError};
-use homarus_wire::trust::{HEARTBEAT, TrustClient, TrustUpdate, WatchRequest};
+use homarus_wire::trust::{HEARTBEAT, MAX_REASON, TrustClient, TrustUpdate, WatchRequest};
 use std::time::{Duration, SystemTime};
 use tonic::{Code, Status};
 
@@ -45,6 +45,13 @@ pub(super) enum Refusal {
     Unreadable(BundleError),
     #[error("the own certificate doesn't stand on it: {0}")]
     Uncovered(#[from] ChainError),
+}
+
+/// What was told and isn't used.
+#[derive(Debug)]
+pub(super) struct Refused {
+    bundle: String,
+    why: String,
 }
 
 /// Why a stream ended.
@@ -113,7 +120,8 @@ impl Certify {
 
     /// One stream, on a connection of its own.
     async fn listen(&self, issuer: &Control, failures: &mut u32) -> Ended {
-        let (mut anchors, mut material) = (self.anchors.subscribe(), self.material.subscribe());
+        let (mut anchors, mut material, mut refused) =
+            (self.anchors.subscribe(), self.material.subscribe(), self.refused.subscribe());
         let opening = async {
             let channel = issuer.connect().await?;
             Ok(TrustClient::new(channel).watch(self.standing()).await?.into_inner())
@@ -127,6 +135,7 @@ impl Certify {
             let heard = tokio::select! {
                 _ = anchors.changed() => return Ended::Changed,
                 _ = material.changed() => return Ended::Changed,
+                _ = refused.changed() => return Ended::Changed,
                 heard = net::timeout(SILENCE, stream.message()) => heard,
             };
             match heard {
@@ -142,12 +151,13 @@ impl Certify {
     }
 
     /// What we stand on, as the controller counts it.
-    fn standing(&self) -> WatchRequest {
+    pub(super) fn standing(&self) -> WatchRequest {
         WatchRequest {
             workload: self.config.workload.clone(),
             instance: self.config.instance.clone(),
             bundle: self.anchors.borrow().fingerprint(),
             issuer: self.material.borrow().as_ref().and_then(|m| m.credential.issuer()).unwrap_or_default(),
+            refused: self.refused.borrow().as_ref().map(|refused| refused.why.clone()).unwrap_or_default(),
         }
     }
 
@@ -164,21 +174,31 @@ impl Certify {
         let own = self.material.borrow().as_ref().map(|m| m.credential.clone());
         let judged = judge(&bundle, &self.anchors.borrow(), own.as_ref(), wall_clock());
         match judged {
-            Ok(None) => *self.refused.lock() = None,
+            Ok(None) => self.accept(),
             Ok(Some(anchors)) => {
-                *self.refused.lock() = None;
+                self.accept();
                 taken.inc();
                 self.keep(&anchors);
                 self.adopt(anchors);
             }
-            Err(refusal) => {
-                // Said once, however often it is told.
-                if self.refused.lock().replace(bundle.clone()) != Some(bundle) {
-                    self.updates("refused").inc();
-                    tracing::error!(%refusal, "the trust bundle of the identity controller is refused; the one before stays in use");
-                }
-            }
+            Err(refusal) => self.refuse(bundle, &refusal),
         }
+    }
+
+    fn accept(&self) {
+        self.refused.send_if_modified(|refused| refused.take().is_some());
+    }
+
+    /// Said once, however often it is told.
+    fn refuse(&self, bundle: String, refusal: &Refusal) {
+        if self.refused.borrow().as_ref().is_some_and(|refused| refused.bundle == bundle) {
+            return;
+        }
+        self.updates("refused").inc();
+        tracing::error!(%refusal, "the trust bundle of the identity controller is refused; the one before stays in use");
+        let mut why = refusal.to_string();
+        why.truncate(why.floor_char_boundary(MAX_REASON));
+        self.refused.send_replace(Some(Refused { bundle, why }));
     }
 
     fn updates(&self, result: &'static str) -> Counter {
