@@ -200,7 +200,10 @@ fn waiting(status: &serde_json::Value) -> Answer {
     let phase = status["phase"].as_str().unwrap_or_default();
     let names = status["waitingFor"].as_array().into_iter().flatten();
     let names: Vec<_> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+    let refusing = status["refusing"].as_object().into_iter().flatten();
+    let refusing: Vec<_> = refusing.map(|(name, why)| format!("{name}: {}", why.as_str().unwrap_or_default())).collect();
     match phase {
+        _ if !refusing.is_empty() => unless_empty("these proxies refuse the trust bundle:", &refusing),
         "waiting for restarts" => unless_empty("these proxies have to be restarted before the old root can be dropped:", &names),
         phase => Ok(Pass::As(phase.to_owned())),
     }
@@ -245,6 +248,9 @@ mod tests {
         let status = |phase: &str| serde_json::json!({ "phase": phase, "waitingFor": ["shop/web-0"] });
         assert_eq!(waiting(&status("at rest")), Ok(Pass::As("at rest".to_owned())));
         assert!(waiting(&status("waiting for restarts")).unwrap_err().0.ends_with("\n\t* shop/web-0"));
+        let mut refusing = status("spreading the new root");
+        refusing["refusing"] = serde_json::json!({ "shop/web-0": "it is empty" });
+        assert!(waiting(&refusing).unwrap_err().0.ends_with("\n\t* shop/web-0: it is empty"));
     }
 
     #[test]

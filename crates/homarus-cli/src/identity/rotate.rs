@@ -3,6 +3,7 @@
 //! The identity controller does it; this asks, by an annotation of ConfigMap `linkerd-identity-rotation`, and reads what the
 //! controller writes there. Whoever has no `homarus` at hand can do the same with `kubectl annotate`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,6 +38,8 @@ struct Status {
     issuer: Option<Said>,
     proxies: Option<Counts>,
     waiting_for: Vec<String>,
+    /// Who refuses the bundle, and why.
+    refusing: BTreeMap<String, String>,
 }
 
 /// A certificate.
@@ -155,10 +158,16 @@ impl Status {
     fn line(&self) -> String {
         let Counts { all, believing, renewed, .. } = self.proxies.unwrap_or_default();
         match self.phase.as_str() {
-            "spreading the new root" => format!("{}: {believing} of {all} proxies believe in it{}", self.phase, self.names()),
-            "renewing certificates" => format!("{}: {renewed} of {all} proxies have one{}", self.phase, self.names()),
+            "spreading the new root" => format!("{}: {believing} of {all} proxies believe in it{}", self.phase, self.who()),
+            "renewing certificates" => format!("{}: {renewed} of {all} proxies have one{}", self.phase, self.who()),
             phase => phase.to_owned(),
         }
+    }
+
+    /// Whom it waits for, and what they say.
+    fn who(&self) -> String {
+        let refusals = self.refusing.iter().take(MAX_NAMES);
+        self.names() + &refusals.map(|(name, why)| format!("; {name} refuses the bundle: {why}")).collect::<String>()
     }
 
     fn names(&self) -> String {
@@ -192,6 +201,9 @@ impl Status {
         if let Some(Counts { all, following, believing, renewed }) = &self.proxies {
             text += &format!("{:<10} {all}: {following} follow, {believing} believe, {renewed} renewed\n", "proxies");
         }
+        for (name, why) in &self.refusing {
+            text += &format!("{:<10} {name} refuses the bundle: {why}\n", "refused");
+        }
         if self.phase == "waiting for restarts" {
             text += &self.restarts();
         }
@@ -213,6 +225,10 @@ mod tests {
         let counts = json!({ "all": 30, "following": 28, "believing": 12, "renewed": 3 });
         let spreading = status(json!({ "phase": "spreading the new root", "proxies": counts, "waitingFor": ["a/b"] }));
         assert_eq!(spreading.line(), "spreading the new root: 12 of 30 proxies believe in it; waiting for a/b");
+        let refuses = json!({ "phase": "spreading the new root", "proxies": counts, "refusing": { "a/b": "it is empty" } });
+        let refuses = status(refuses);
+        assert!(refuses.line().ends_with("believe in it; a/b refuses the bundle: it is empty"), "{}", refuses.line());
+        assert!(refuses.text().ends_with("\nrefused    a/b refuses the bundle: it is empty\n"), "{}", refuses.text());
         let many: Vec<String> = (0..13).map(|i| format!("ns/{i}")).collect();
         let renewing = status(json!({ "phase": "renewing certificates", "proxies": counts, "waitingFor": many }));
         assert!(renewing.line().starts_with("renewing certificates: 3 of 30 proxies have one; waiting for ns/0, "));
