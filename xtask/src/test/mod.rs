@@ -27,6 +27,10 @@ const CLUSTER: &str = "cluster";
 /// Test programs that do more beside a real cluster: they run in both stages.
 const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table", "acceptance"];
 
+/// Programs of `e2e/` that belong to a test run, with what they run in. The others want more nodes, more time, or programs
+/// of others.
+const SCRIPTS: &[(&str, &str)] = &[("e2e/book/book", "on-cluster"), ("e2e/identity/identity", "sandbox")];
+
 /// Those that take longest begin first, so that the lanes end together.
 const LONG: &[&str] = &["lifecycle", "cni_cluster", "scenarios", "mesh", "faults", "acceptance"];
 
@@ -57,16 +61,20 @@ pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
     stage("build", &|| stages.cargo("build", &["--all-targets"]))?;
     stage("pure tests", &|| stages.cargo("test", &["--lib", "--bins"]))?;
     stage("examples in the docs", &|| stages.cargo("test", &["--doc", "--quiet"]))?;
-    stage("scenarios: real sockets, root, namespaces", &|| stages.run_by("sandbox", &plan.scenarios))?;
+    stage("scenarios: real sockets, root, namespaces", &|| stages.run(stages.jobs("sandbox", &plan.scenarios)?))?;
     if !plan.cluster.is_empty() {
         stage("a real cluster", &|| {
             succeed(Command::new(root.join("xtask/os-packages")).arg(CLUSTER))?;
             let go = Command::new("go").arg("version").output();
             anyhow::ensure!(go.is_ok(), "a cluster is built from Go modules: install Go 1.26 or newer, and have `go` in PATH");
-            succeed(Command::new(root.join("e2e/cluster/cluster")).arg("build"))
+            succeed(Command::new(root.join("e2e/cluster/cluster")).arg("build"))?;
+            succeed(Command::new(root.join("e2e/book/book")).arg("prepare"))
         })?;
         stage("images for it", &|| image::for_tests(root))?;
-        stage("scenarios on the real cluster", &|| stages.run_by("on-cluster", &plan.cluster))?;
+        stage("scenarios on the real cluster", &|| {
+            let jobs = SCRIPTS.iter().map(|(script, runner)| stages.job(script, runner, &root.join(script), root));
+            stages.run(jobs.chain(stages.jobs("on-cluster", &plan.cluster)?).collect())
+        })?;
     }
     report(&times);
     Ok(ExitCode::SUCCESS)
@@ -113,30 +121,41 @@ impl Stages<'_> {
         succeed(self.command(job).args(arguments))
     }
 
-    /// Runs test programs by name, each by a script beside this crate.
-    fn run_by(&self, script: &str, tests: &[String]) -> anyhow::Result<()> {
-        let built = self.built(tests)?;
-        let job = |name: &String| {
-            let artifact = built.get(name).with_context(|| format!("cargo built no test {name}"))?;
-            let folder = artifact.manifest_path.parent().context("a manifest is in no folder")?;
-            let mut command = Command::new(self.root.join("xtask").join(script));
-            command.args(&artifact.executable).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
-            Ok(Job { name: name.clone(), command })
-        };
-        lanes::run(tests.iter().map(job).collect::<anyhow::Result<_>>()?, &target_folder(self.root).join("test-output"))
+    fn run(&self, jobs: Vec<Job>) -> anyhow::Result<()> {
+        lanes::run(jobs, &target_folder(self.root).join("test-output"))
     }
 
-    /// Where test programs are, by name.
-    fn built(&self, tests: &[String]) -> anyhow::Result<BTreeMap<String, Artifact>> {
+    /// Test programs by name, each run by a script beside this crate.
+    fn jobs(&self, runner: &str, tests: &[String]) -> anyhow::Result<Vec<Job>> {
+        let built = self.built(tests)?;
+        let job = |name: &String| {
+            let (program, folder) = built.get(name).with_context(|| format!("cargo built no test {name}"))?;
+            Ok(self.job(name, runner, program, folder))
+        };
+        tests.iter().map(job).collect()
+    }
+
+    /// As cargo runs tests: in the folder of their package.
+    fn job(&self, name: &str, runner: &str, program: &Path, folder: &Path) -> Job {
+        let mut command = Command::new(self.root.join("xtask").join(runner));
+        command.arg(program).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+        Job { name: name.to_owned(), command }
+    }
+
+    /// Where test programs are, and the folders of their packages, by name.
+    fn built(&self, tests: &[String]) -> anyhow::Result<BTreeMap<String, (PathBuf, PathBuf)>> {
         let mut command = self.command("test");
         command.args(["--no-run", "--message-format", "json-render-diagnostics"]);
         command.args(tests.iter().flat_map(|name| ["--test", name]));
         let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting {command:?}"))?;
         anyhow::ensure!(output.status.success(), "{}: {command:?}", output.status);
         let told = String::from_utf8(output.stdout).context("cargo's answer is not UTF-8")?;
-        let artifacts = told.lines().filter_map(|line| serde_json::from_str::<Artifact>(line).ok());
-        let programs = artifacts.filter(|artifact| artifact.executable.is_some() && artifact.target.kind == ["test"]);
-        Ok(programs.map(|artifact| (artifact.target.name.clone(), artifact)).collect())
+        let row = |line: &str| {
+            let artifact = serde_json::from_str::<Artifact>(line).ok()?;
+            let folder = artifact.manifest_path.parent()?.to_owned();
+            (artifact.target.kind == ["test"]).then_some((artifact.target.name, (artifact.executable?, folder)))
+        };
+        Ok(told.lines().filter_map(row).collect())
     }
 
     fn command(&self, job: &str) -> Command {
