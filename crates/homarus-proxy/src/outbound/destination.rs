@@ -189,6 +189,11 @@ impl Destination {
         self.used.set(now);
     }
 
+    /// Whether the last request or connection heard that nothing is carried there.
+    pub fn leads_nowhere(&self) -> bool {
+        matches!(self.resolved.borrow().as_deref(), Some(Resolved { kind: Kind::Refused(_), .. }))
+    }
+
     /// Whether somebody has had a connection or request here within so long.
     pub fn is_held(self: &Rc<Self>, now: Instant, idle: Duration) -> bool {
         if Rc::strong_count(self) > 1 {

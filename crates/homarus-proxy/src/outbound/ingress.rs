@@ -12,6 +12,8 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
 /// Names that the requests of one worker choose at once, at most.
 const MAX_NAMES: usize = 4096;
+/// How long a name is remembered that leads nowhere. Names may be made up by whoever sends requests, and each is asked about.
+const REMEMBER_UNKNOWN: Duration = Duration::from_secs(1);
 /// The port of a name that has none.
 const DEFAULT_PORT: u16 = 80;
 
@@ -54,7 +56,8 @@ impl Names {
 
     /// Forgets names that no request has chosen for the idle time.
     pub fn forget_idle(&self, now: Instant, idle: Duration) {
-        self.known.borrow_mut().retain(|_, destination| destination.is_held(now, idle));
+        let limit = |destination: &Destination| if destination.leads_nowhere() { idle.min(REMEMBER_UNKNOWN) } else { idle };
+        self.known.borrow_mut().retain(|_, destination| destination.is_held(now, limit(destination)));
     }
 }
 
