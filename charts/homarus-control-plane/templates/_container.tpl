@@ -52,8 +52,8 @@ readinessProbe:
   httpGet:
     path: /ready
     port: {{ .adminPort }}
-  periodSeconds: 2
-  failureThreshold: 35
+  periodSeconds: 1
+  failureThreshold: 70
   timeoutSeconds: {{ ((.probes).readinessProbe).timeoutSeconds | default 1 }}
 {{ include "homarus.resources" .resources }}
 securityContext:

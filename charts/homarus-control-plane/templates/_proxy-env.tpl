@@ -70,6 +70,9 @@ The environment of a controller's own proxy (see _proxy.tpl for the dict). The o
     {"ns":"$(_pod_ns)", "pod":"$(_pod_name)"}
 - name: LINKERD2_PROXY_INBOUND_DEFAULT_POLICY
   value: all-unauthenticated
+{{- /* The policy controller starts after these pods, or in one of them: their probes can't wait for it. */}}
+- name: LINKERD2_PROXY_INBOUND_POLICY_INITIAL_TIMEOUT
+  value: 0s
 - name: LINKERD2_PROXY_POLICY_CLUSTER_NETWORKS
   value: {{ quote $values.clusterNetworks }}
 {{- with ($proxy.control).streams }}

@@ -55,8 +55,12 @@ pub fn main(words: Vec<OsString>) -> Outcome {
             return if error.use_stderr() { Err(Failure::said()) } else { Ok(Exit::Ok) };
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // What is asked once per object that somebody makes has no use for a thread, with its stack and its heap, per core.
+    if matches!(controller, Controller::ProxyInjector(_) | Controller::SpValidator(_) | Controller::Heartbeat(_)) {
+        runtime.worker_threads(1);
+    }
+    runtime.enable_all().build()?.block_on(async {
         match controller {
             Controller::Identity(args) => homarus_control::issue::run(args).await,
             Controller::Destination(args) => homarus_control::destination::run(args).await,

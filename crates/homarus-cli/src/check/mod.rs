@@ -36,7 +36,7 @@ use report::{Category, Finding, Report, Verdict};
 /// How long one attempt may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait between attempts.
-const RETRY_PERIOD: Duration = Duration::from_secs(2);
+const RETRY_PERIOD: Duration = Duration::from_millis(500);
 
 /// How findings are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
