@@ -1,7 +1,8 @@
 //! Names of the control plane into addresses (proxy-wire §4).
 //!
 //! SRV records first: a headless Service answers with one target for each pod, whose first label is the pod's address with
-//! dashes. Then A and AAAA. Answers are kept for their TTL, within the operator's bounds; whoever connects again asks again.
+//! dashes. Then A and AAAA. Answers are kept for their TTL, within the operator's bounds; that a name has no address
+//! yet isn't kept at all.
 
 use crate::{
     config::ControlAddr,
@@ -12,6 +13,7 @@ use crate::{
 };
 use hickory_resolver::{
     Resolver, TokioResolver,
+    config::ResolverOpts,
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::{RData, RecordType},
 };
@@ -99,11 +101,16 @@ impl Dns {
             return Ok(resolver);
         }
         let mut builder = Resolver::builder(TokioRuntimeProvider::default()).map_err(DnsError::Setup)?;
-        let options = builder.options_mut();
-        (options.positive_min_ttl, options.positive_max_ttl) = self.ttl;
-        options.cache_size = CACHE_SIZE;
+        self.settle(builder.options_mut());
         let resolver = builder.build().map_err(DnsError::Setup)?;
         Ok(self.resolver.get_or_init(|| resolver))
+    }
+
+    fn settle(&self, options: &mut ResolverOpts) {
+        (options.positive_min_ttl, options.positive_max_ttl) = self.ttl;
+        options.cache_size = CACHE_SIZE;
+        // What isn't there yet is asked for because it is to come, and whoever asks has a backoff.
+        options.negative_max_ttl = Some(Duration::ZERO);
     }
 
     fn count(&self, client: &'static str, record_type: &'static str, found: bool) {
@@ -136,7 +143,7 @@ mod tests {
             op::{Message, ResponseCode},
             rr::{
                 Name, Record,
-                rdata::{A, SRV},
+                rdata::{A, SOA, SRV},
             },
         },
     };
@@ -170,6 +177,9 @@ mod tests {
         };
         if data.is_empty() {
             answer.metadata.response_code = ResponseCode::NXDomain;
+            let root = Name::root();
+            let authority = SOA::new(root.clone(), root.clone(), 1, 30, 30, 30, 30);
+            answer.add_authority(Record::from_rdata(root, 30, RData::SOA(authority)));
         }
         for data in data {
             answer.add_answer(Record::from_rdata(query.name().clone(), 30, data));
@@ -189,8 +199,10 @@ mod tests {
         connection.port = server.port();
         let servers = vec![NameServerConfig::new(server.ip(), true, vec![connection])];
         let config = ResolverConfig::from_parts(None, vec![], servers);
-        let resolver = Resolver::builder_with_config(config, TokioRuntimeProvider::default()).build().unwrap();
-        let dns = Dns { ttl: (None, None), resolver: OnceLock::from(resolver), registry: Registry::default() };
+        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let dns = Dns::new(None, None, Registry::default());
+        dns.settle(builder.options_mut());
+        dns.resolver.set(builder.build().unwrap()).unwrap();
 
         let mut found = dns.resolve("policy", &addr("headless.:8090")).await.unwrap();
         found.sort();
@@ -203,6 +215,8 @@ mod tests {
         let before = asked.lock().unwrap().len();
         dns.resolve("policy", &addr("headless.:8090")).await.unwrap();
         assert_eq!(asked.lock().unwrap().len(), before, "answers are kept for their time");
+        dns.resolve("late", &addr("nobody.:1")).await.unwrap_err();
+        assert!(asked.lock().unwrap().len() > before, "but that nobody is there yet isn't");
         let mut text = String::new();
         dns.registry.render(&mut text);
         for line in [

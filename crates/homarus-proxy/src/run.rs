@@ -205,6 +205,7 @@ async fn administer(parts: Parts, admin: Arc<Admin>, listener: TcpListener, sign
         Ok(mut requests) => tokio::select! {
             request = requests.next() => request.to_string(),
             () = admin.shutdown_requested() => "the shutdown endpoint".into(),
+            () = parts.discovery.workload_over() => "word that the workload has ended".into(),
         },
         Err(error) => {
             tracing::warn!(%error, "signals can't be listened to");

@@ -146,6 +146,9 @@ pub struct InboundPolicy {
     pub ports: PortSet,
     /// Ports that are opaque until discovery says otherwise.
     pub opaque_ports: PortSet,
+    /// How long the first connections of a port wait for discovery before the default applies. A variable of ours: pods that the
+    /// policy controller itself waits for can't wait for it.
+    pub initial_timeout: Duration,
 }
 
 impl InboundPolicy {
@@ -165,6 +168,7 @@ impl InboundPolicy {
             cluster_networks: networks.unwrap_or_default().into(),
             ports: v.or("INBOUND_PORTS", PortSet::parse, PortSet::default()),
             opaque_ports: v.or("INBOUND_PORTS_DISABLE_PROTOCOL_DETECTION", PortSet::parse, PortSet::default()),
+            initial_timeout: v.or("INBOUND_POLICY_INITIAL_TIMEOUT", time, crate::discover::ANSWER_TIMEOUT),
         }
     }
 

@@ -84,6 +84,7 @@ fn every_wrong_value_is_named_with_its_value() {
         ("INBOUND_DEFAULT_POLICY", "everyone"),
         ("INBOUND_DEFAULT_POLICY", "cluster-authenticated"),
         ("INBOUND_DEFAULT_POLICY", "audit"),
+        ("INBOUND_POLICY_INITIAL_TIMEOUT", "soon"),
         ("OUTBOUND_CONNECT_EXP_BACKOFF_MIN", "1s"),
         ("OUTBOUND_CONNECT_EXP_BACKOFF_JITTER", "101"),
         ("IDENTITY_DISABLED", "1"),

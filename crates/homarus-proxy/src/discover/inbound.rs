@@ -1,6 +1,11 @@
 //! The policy of one port of the workload: `InboundServerPolicies.WatchPort`.
 
-use super::{Inner, MAX_MESSAGE_BYTES, cache::Sender, cache::publish, follow::follow};
+use super::{
+    Inner, MAX_MESSAGE_BYTES,
+    cache::{Sender, publish},
+    episode::Episode,
+    follow::{Heard, follow},
+};
 use crate::net;
 use homarus_model::{
     Meta,
@@ -8,13 +13,14 @@ use homarus_model::{
     route::HttpRoute,
 };
 use homarus_wire::{
+    WORKLOAD_OVER,
     api::inbound::{PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
     decode,
 };
 use std::{sync::Arc, time::Duration};
 use tonic::Code;
 
-/// How long the first connections of a port wait for its policy (design §7).
+/// How long the first connections of a port wait for its policy, unless the environment says otherwise (design §7).
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Keeps the policy of a port up to date.
@@ -22,9 +28,13 @@ pub(super) async fn ask(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>)
     let late = async {
         // Without a certificate nobody can ask, and nobody is let in either.
         inner.policy.introduced().await;
-        net::sleep(ANSWER_TIMEOUT).await;
+        net::sleep(inner.inbound_default.initial_timeout).await;
         if use_default(inner, port, sender) {
             let default = inner.inbound_default.default.as_str();
+            if inner.inbound_default.initial_timeout.is_zero() {
+                tracing::debug!(port, default, "the default applies until the policy of the port comes");
+                return;
+            }
             tracing::warn!(port, default, "no policy of the port came in time; the default applies until it does");
         }
     };
@@ -47,8 +57,8 @@ async fn watch(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
         let mut client = InboundServerPoliciesClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         client.watch_port(PortSpec { workload: inner.target.workload.clone(), port: port.into() }).await
     };
-    let codes = &[Code::InvalidArgument, Code::FailedPrecondition];
-    let status = follow(&inner.policy, &mut episode, codes, open, |episode, heard| {
+    let codes = &[Code::InvalidArgument, Code::FailedPrecondition, Code::Aborted];
+    let on = |episode: &mut Episode, heard: Heard<_>| {
         let policy = match decode::server_policy(heard.message) {
             Ok(policy) => {
                 episode.readable();
@@ -60,8 +70,19 @@ async fn watch(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
             }
         };
         publish(sender, policy);
-    })
-    .await;
+    };
+    let mut aborted = 0;
+    let status = loop {
+        let status = follow(&inner.policy, &mut episode, codes, open, on).await;
+        if status.code() != Code::Aborted {
+            break status;
+        }
+        if status.message() == WORKLOAD_OVER {
+            inner.over.notify_one();
+        }
+        net::sleep(inner.policy.backoff(aborted)).await;
+        aborted = aborted.saturating_add(1);
+    };
     tracing::warn!(port, code = ?status.code(), message = status.message(), "the control plane won't tell the port's policy");
     use_default(inner, port, sender);
 }

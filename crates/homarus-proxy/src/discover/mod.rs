@@ -37,7 +37,10 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
 /// The latest value, shared by all workers; none until the first answer.
 pub type Watched<T> = watch::Receiver<Option<Arc<T>>>;
@@ -97,6 +100,8 @@ struct Inner {
     inbound: Cache<u16, ServerPolicy>,
     /// The workload's ports: asked about for as long as the proxy runs.
     kept: Mutex<Vec<Watched<ServerPolicy>>>,
+    /// Told when the control plane says that the workload has ended.
+    over: Notify,
 }
 
 /// Who asks, and about what.
@@ -140,12 +145,18 @@ impl Discovery {
             endpoints: Cache::new(MAX_TARGETS),
             inbound: Cache::new(MAX_PORTS),
             kept: Mutex::default(),
+            over: Notify::new(),
         };
         let this = Self(Arc::new(inner));
         let ports = config.inbound.policy.ports.iter().filter(|p| *p != config.process.admin_addr.port());
         let ports = ports.chain([config.process.admin_addr.port()]).map(|port| this.inbound(port)).collect();
         *this.0.kept.lock().unwrap_or_else(PoisonError::into_inner) = ports;
         this
+    }
+
+    /// Resolves when the control plane has said that all of the workload has ended but this proxy.
+    pub async fn workload_over(&self) {
+        self.0.over.notified().await;
     }
 
     /// Where connections to an address go, or requests to a name (proxy-wire §7.1, §7.4).

@@ -52,7 +52,12 @@ impl<M: Send + 'static> Rpc<M> {
 
     /// The next call is refused.
     pub(super) fn refuse(&self, code: Code) {
-        self.answers.lock().unwrap().push_back(Answer::Refuse(Status::new(code, "as the test says")));
+        self.refuse_with(Status::new(code, "as the test says"));
+    }
+
+    /// The next call is refused so.
+    pub(super) fn refuse_with(&self, status: Status) {
+        self.answers.lock().unwrap().push_back(Answer::Refuse(status));
     }
 
     /// What was asked so far.

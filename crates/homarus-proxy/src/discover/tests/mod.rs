@@ -20,7 +20,7 @@ use std::{
     net::IpAddr,
     time::{Duration, SystemTime},
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
 const DST: &str = "10.0.0.9:80";
 const OUTSIDE: &str = "192.0.2.1:80";
@@ -356,7 +356,7 @@ async fn streams_that_fail_are_opened_again() {
     assert_eq!(script.get.asked().len(), 4);
     driver.send(Ok(add(&[2]))).await.unwrap();
     until(&mut endpoints, |set| last_octets(set) == [1, 2]).await;
-    driver.send(Err(tonic::Status::invalid_argument("gone"))).await.unwrap();
+    driver.send(Err(Status::invalid_argument("gone"))).await.unwrap();
     until(&mut endpoints, |set| !set.exists).await;
     assert_eq!(script.get.asked().len(), 4, "what is refused for good is not asked again");
     fake.kill();
@@ -473,6 +473,25 @@ async fn a_port_that_nobody_tells_of_gets_the_default() {
     fake.kill();
 }
 
+#[tokio::test]
+async fn that_the_workload_has_ended_is_heard_and_nothing_else_is_taken_for_it() {
+    let script = Arc::new(Script::default());
+    let fake = Fake::start(script.clone());
+    let over = || Status::aborted(homarus_wire::WORKLOAD_OVER);
+    script.watch_port.refuse(Code::Aborted);
+    let driver = script.watch_port.stream([server("web")]);
+    let discovery = discovery(&config(fake.addr, &[]));
+    let mut port = discovery.inbound(4191);
+    until(&mut port, |p| p.server.name() == "web").await;
+    let waits = tokio::time::timeout(Duration::from_millis(50), discovery.workload_over()).await;
+    assert!(waits.is_err(), "another reason");
+    script.watch_port.refuse_with(over());
+    driver.send(Err(over())).await.unwrap();
+    discovery.workload_over().await;
+    assert_eq!(port.borrow().as_ref().unwrap().server.name(), "web", "what was known stays");
+    fake.kill();
+}
+
 #[tokio::test(start_paused = true)]
 async fn ports_wait_three_seconds_for_their_policy() {
     // Nobody listens: the port was free a moment ago.
@@ -485,6 +504,16 @@ async fn ports_wait_three_seconds_for_their_policy() {
     assert_eq!(told.server.name(), "all-authenticated");
     let waited = began.elapsed();
     assert!((ANSWER_TIMEOUT..ANSWER_TIMEOUT + Duration::from_millis(100)).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_of_the_control_plane_do_not_wait_for_what_waits_for_them() {
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let began = tokio::time::Instant::now();
+    let discovery = discovery(&config(addr, &[("INBOUND_POLICY_INITIAL_TIMEOUT", "0s")]));
+    let told = until(&mut discovery.inbound(8080), |_| true).await;
+    assert_eq!(told.server.name(), "all-authenticated");
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
