@@ -142,7 +142,7 @@ pub enum ServeError {
 pub struct SendError {
     /// What happened.
     pub error: BodyError,
-    /// The peer has certainly not processed it: it may be sent again, elsewhere or on a new connection.
+    /// The peer has certainly not processed it, or it may be processed twice: it may be sent again, elsewhere or on a new connection.
     pub unprocessed: bool,
 }
 

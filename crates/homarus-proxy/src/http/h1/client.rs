@@ -88,8 +88,9 @@ impl Client {
         match poll_fn(|cx| poll_response(&mut conn, &mut sending, cx, &head.method, wants_upgrade)).await {
             Ok(parsed) => Ok(receive(conn, sending, parsed, wants_upgrade, &head.method, pool)),
             Err(error) => {
-                // Only a connection that died while idle has certainly not been read by anybody.
-                let unprocessed = reused && matches!(&error, BodyError::Io(e) if is_dead(e));
+                // A connection that was used before has most likely died while idle, but its end may also be that of a server
+                // which had begun: what must not happen twice isn't sent twice (RFC 9110 §9.2.2).
+                let unprocessed = reused && head.method.is_idempotent() && matches!(&error, BodyError::Io(e) if is_dead(e));
                 Err(SendError { error, unprocessed })
             }
         }

@@ -421,7 +421,7 @@ fn a_client_connection_goes_back_to_its_pool() {
 }
 
 #[test]
-fn only_a_connection_that_died_idle_is_safe_to_replace() {
+fn a_kept_connection_that_dies_is_replaced_for_what_may_be_asked_twice() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -435,18 +435,23 @@ fn only_a_connection_that_died_idle_is_safe_to_replace() {
             }
         });
         let pool = Pool::new(10, std::time::Duration::from_secs(3));
-        let head = head(Method::GET);
-        let send = |pool: &Rc<Pool>| Send {
-            head: &head,
+        let (get, post) = (head(Method::GET), head(Method::POST));
+        let of = |head, pool: &Rc<Pool>| Send {
+            head,
             body: Body::empty(),
             absolute: false,
             wants_upgrade: false,
             pool: Some(Rc::downgrade(pool)),
         };
-        let client = Client::new(Io::from(TcpStream::connect(addr).await.unwrap()));
-        client.send(send(&pool)).await.unwrap();
+        let send = |pool: &Rc<Pool>| of(&get, pool);
+        let connect = async || Client::new(Io::from(TcpStream::connect(addr).await.unwrap()));
+        connect().await.send(send(&pool)).await.unwrap();
         let error = pool.take().unwrap().send(send(&pool)).await.err().unwrap();
         assert!(error.unprocessed, "{:?}", error.error);
+        // The server has read it: whether it did what it was asked, nobody knows.
+        connect().await.send(send(&pool)).await.unwrap();
+        let error = pool.take().unwrap().send(of(&post, &pool)).await.err().unwrap();
+        assert!(!error.unprocessed, "{:?}", error.error);
         // A fresh connection that closes without a response may have had its request processed.
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = silent.local_addr().unwrap();
