@@ -91,8 +91,8 @@ fn pods() {
 }
 
 #[test]
-fn a_pod_is_done_when_only_its_proxy_is_left() {
-    let done = |policy: &str, proxy_in: &str, exits: &[Option<i64>]| {
+fn a_proxy_is_told_from_its_pod_when_only_it_is_left() {
+    let found = |phase: &str, policy: &str, proxy_in: &str, a: &str, exits: &[Option<i64>]| {
         let names = ["a", "b"];
         let statuses: Vec<String> = names
             .iter()
@@ -105,12 +105,14 @@ fn a_pod_is_done_when_only_its_proxy_is_left() {
         let (init, ordinary) =
             if proxy_in == "initContainers" { ("{ name: linkerd-proxy }", "") } else { ("", "{ name: linkerd-proxy }, ") };
         let yaml = format!(
-            "{{ metadata: {{}}, spec: {{ restartPolicy: {policy}, initContainers: [{init}], containers: [{ordinary}{{ name: a }}, {{ name: b }}] }},
-               status: {{ phase: Running, containerStatuses: [{}, {{ name: linkerd-proxy, state: {{ running: {{}} }} }}] }} }}",
+            "{{ metadata: {{}}, spec: {{ restartPolicy: {policy}, initContainers: [{init}], containers: [{ordinary}{{ name: a{a} }}, {{ name: b }}] }},
+               status: {{ phase: {phase}, containerStatuses: [{}, {{ name: linkerd-proxy, state: {{ running: {{}} }} }}] }} }}",
             statuses.join(", ")
         );
-        pod(&yaml).phase == Phase::Done
+        pod(&yaml).phase
     };
+    let done =
+        |policy: &str, proxy_in: &str, exits: &[Option<i64>]| found("Running", policy, proxy_in, "", exits) == Phase::ProxyOnly;
     let (ok, failed) = (Some(0), Some(1));
     assert!(done("Never", "containers", &[ok, failed]));
     assert!(done("OnFailure", "containers", &[ok, ok]));
@@ -118,6 +120,16 @@ fn a_pod_is_done_when_only_its_proxy_is_left() {
     assert!(!done("Never", "containers", &[ok, None]), "one still runs");
     assert!(!done("Always", "containers", &[ok, ok]), "all are started again");
     assert!(!done("Never", "initContainers", &[ok, ok]), "the kubelet ends native sidecars");
+    for (phase, expected) in [("Failed", Phase::Done), ("Succeeded", Phase::Done), ("Pending", Phase::Pending)] {
+        assert_eq!(
+            found(phase, "Never", "containers", "", &[ok, ok]),
+            expected,
+            "its proxy has ended as well, or nothing has begun"
+        );
+    }
+    for rule in [", restartPolicy: Always", ", restartPolicyRules: [{ action: Restart }]"] {
+        assert_eq!(found("Running", "Never", "containers", rule, &[ok, ok]), Phase::Running, "a rule of its own{rule}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use homarus_model::{
     facts::{ExternalWorkload, Fact, InboundSettings, Phase, Pod, Port, PortRef, ProxyPorts},
     ports::{self, PortSet},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -53,6 +53,9 @@ struct Container {
     liveness_probe: Option<Probe>,
     readiness_probe: Option<Probe>,
     startup_probe: Option<Probe>,
+    restart_policy: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    restart_policy_rules: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -128,8 +131,10 @@ fn only_the_proxy_is_left(spec: &PodSpec, status: &PodStatus) -> bool {
         // What has failed is started again, unless it never is.
         terminated.is_some_and(|ended| ended.exit_code == 0 || spec.restart_policy == "Never")
     };
+    // Whether a container that says more than its pod is started again isn't ours to guess.
+    let as_the_pod = |container: &Container| container.restart_policy.is_none() && container.restart_policy_rules.is_empty();
     let (proxies, others): (Vec<_>, Vec<_>) = spec.containers.iter().partition(|container| container.name == PROXY_CONTAINER);
-    let may_end = matches!(&*spec.restart_policy, "Never" | "OnFailure");
+    let may_end = matches!(&*spec.restart_policy, "Never" | "OnFailure") && spec.containers.iter().all(as_the_pod);
     may_end && !proxies.is_empty() && !others.is_empty() && others.iter().all(ended)
 }
 
@@ -173,7 +178,7 @@ pub(super) fn pod(object: Object<'_>) -> Result<Readable, Defect> {
         host_ips: addresses(status.host_ip, status.host_ips),
         phase: match &*status.phase {
             "Succeeded" | "Failed" => Phase::Done,
-            _ if over => Phase::Done,
+            "Running" if over => Phase::ProxyOnly,
             "Running" => Phase::Running,
             _ => Phase::Pending,
         },

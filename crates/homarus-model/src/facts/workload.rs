@@ -69,6 +69,8 @@ pub enum Phase {
     Pending,
     /// At least one container runs.
     Running,
+    /// All has ended for good but the proxy, which the kubelet doesn't end.
+    ProxyOnly,
     /// Succeeded or failed.
     Done,
 }

@@ -34,7 +34,8 @@ impl Key for InboundKey {
 
     fn view(&self, index: &Index) -> Result<ServerPolicy, Absence> {
         let subject = index.subject(&self.workload).ok_or_else(|| Absence::NotFound("unknown server".into()))?;
-        if matches!(subject, Subject::Pod(pod) if pod.phase == Phase::Done) {
+        // Not who is done: its proxy has ended with it, and the next pod of this name may ask before we hear of that.
+        if matches!(subject, Subject::Pod(pod) if pod.phase == Phase::ProxyOnly) {
             return Err(Absence::Over(homarus_wire::WORKLOAD_OVER));
         }
         let probes = index.probe_route(subject, self.port);

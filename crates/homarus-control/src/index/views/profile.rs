@@ -130,7 +130,7 @@ impl Index {
     /// The only live pod behind a link.
     fn one_pod(&self, link: Link, addr: SocketAddr, also: impl Fn(&Pod) -> bool) -> Result<Option<&Pod>, Absence> {
         let ids = self.links.of(&link).filter(|(kind, _)| *kind == Kind::Pod);
-        let live = |pod: &&Pod| !pod.terminating && pod.phase != Phase::Done && also(pod);
+        let live = |pod: &&Pod| !pod.terminating && !matches!(pod.phase, Phase::ProxyOnly | Phase::Done) && also(pod);
         let mut pods = ids.filter_map(|(_, id)| self.facts.pod(id)).filter(live);
         match (pods.next(), pods.next()) {
             (Some(a), Some(b)) => Err(shared(addr, &a.id, &b.id)),
