@@ -33,6 +33,8 @@ const MAX_FIELD: usize = 64;
 const MAX_IDENTITY: usize = 253;
 /// How long one is remembered whose stream has ended: it opens another when what it stands on has changed.
 const LINGER: Duration = Duration::from_secs(60);
+/// How often the log tells of proxies of one identity that refuse: what they say is theirs to change.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +74,8 @@ struct Remembered {
     all: HashMap<Subscriber, Follower>,
     /// How many there are of each identity.
     of: HashMap<Option<String>, usize>,
+    /// When the log told of a refusal of each identity.
+    told: HashMap<Option<String>, Instant>,
     swept: Option<Instant>,
 }
 
@@ -86,7 +90,20 @@ impl Remembered {
                 None => drop(self.of.insert(identity.clone(), 1)),
             }
         }
+        self.told.retain(|_, last| last.elapsed() < QUIET);
         self.swept = Some(Instant::now());
+    }
+
+    /// Whether the log is to tell that a subscriber refuses for this reason: if it is another than before, and not too often.
+    fn is_news(&mut self, Subscriber { identity, .. }: &Subscriber, before: &str, refused: &str) -> bool {
+        let now = Instant::now();
+        let news = !refused.is_empty()
+            && before != refused
+            && self.told.get(identity).is_none_or(|last| now.duration_since(*last) >= QUIET);
+        if news {
+            self.told.insert(identity.clone(), now);
+        }
+        news
     }
 
     /// Whether another subscriber of this identity can be remembered.
@@ -102,19 +119,20 @@ impl Followers {
         if remembered.swept.is_none_or(|last| last.elapsed() >= LINGER) {
             remembered.sweep();
         }
-        let known = remembered.all.contains_key(&subscriber);
+        let before = remembered.all.get(&subscriber).map(|follower| follower.standing.refused.clone());
+        let known = before.is_some();
         if !known && !remembered.has_room(&subscriber.identity) {
             return None;
         }
         if !known {
             *remembered.of.entry(subscriber.identity.clone()).or_default() += 1;
         }
-        let new = || Follower { standing: Standing { refused: String::new(), ..standing.clone() }, streams: 0, left: None };
-        let follower = remembered.all.entry(subscriber.clone()).or_insert_with(new);
-        if !standing.refused.is_empty() && follower.standing.refused != standing.refused {
+        if remembered.is_news(&subscriber, &before.unwrap_or_default(), &standing.refused) {
             let Subscriber { instance, identity } = &subscriber;
             warn!(pod = instance, ?identity, why = standing.refused, "a proxy refuses the trust bundle");
         }
+        let new = || Follower { standing: standing.clone(), streams: 0, left: None };
+        let follower = remembered.all.entry(subscriber.clone()).or_insert_with(new);
         (follower.standing, follower.left) = (standing, None);
         follower.streams += 1;
         Some(Present { followers: self.clone(), subscriber })
@@ -176,13 +194,14 @@ impl Trust for Teller {
         let identity = request.metadata().get(CLIENT_ID).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let near = request.remote_addr().is_some_and(|addr| addr.ip().to_canonical().is_loopback());
         let WatchRequest { instance, bundle, issuer, refused, .. } = request.into_inner();
-        let short =
-            [("instance", &instance), ("bundle", &bundle), ("issuer", &issuer)].map(|(field, text)| (field, text, MAX_FIELD));
-        for (field, text, limit) in short.into_iter().chain([("refused", &refused, MAX_REASON)]) {
-            if text.len() > limit {
-                return Err(Status::invalid_argument(format!("{field} is longer than {limit} bytes")));
+        for (field, text) in [("instance", &instance), ("bundle", &bundle), ("issuer", &issuer)] {
+            within(field, text, MAX_FIELD)?;
+            if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(Status::invalid_argument(format!("{field} has other than printable ASCII characters")));
             }
         }
+        within("refused", &refused, MAX_REASON)?;
+        let refused = plain(&refused);
         let known = identity.as_ref().map_or(near, |identity| identity.len() <= MAX_IDENTITY);
         let present = match instance.is_empty() || !known {
             true => None,
@@ -196,6 +215,18 @@ impl Trust for Teller {
         let until = async move { drain.signaled().await };
         Ok(Box::pin(updates(self.current.clone(), present).take_until(until)))
     }
+}
+
+fn within(field: &str, text: &str, limit: usize) -> Result<(), Status> {
+    if text.len() > limit {
+        return Err(Status::invalid_argument(format!("{field} is longer than {limit} bytes")));
+    }
+    Ok(())
+}
+
+/// A reason as it may be shown to people: one line that no terminal takes for a command, and that can't look like a line of ours.
+fn plain(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 /// What is in force now, whenever that changes, and every [`HEARTBEAT`].
@@ -281,6 +312,46 @@ mod tests {
         drop(first);
         assert_eq!(followers.refusing(), 0);
         drop(next);
+    }
+
+    #[test]
+    fn reasons_are_one_line_of_plain_text() {
+        assert_eq!(plain("root CN=a, until 2030: it's \"old\""), "root CN=a, until 2030: it's \"old\"");
+        assert_eq!(plain("\x1b[2Jgone\r\n√ all is well\u{202e}\u{9b}31m"), "?[2Jgone??? all is well??31m");
+    }
+
+    #[tokio::test]
+    async fn what_is_said_is_checked_before_it_is_kept() {
+        let root = homarus_identity::authority::Pair::root("root", Duration::from_secs(3600), SystemTime::now()).unwrap();
+        let pem = root.certificate.to_pem();
+        let validity = homarus_identity::issuer::Validity::default();
+        let in_force = super::super::material::InForce::read(&pem, &root.key_pem(), &pem, validity).unwrap();
+        let (_held, current) = tokio::sync::watch::channel(in_force);
+        let followers = Followers::default();
+        let (_signal, drain) = homarus_daemon::drain::channel();
+        let teller = Teller::new(current, followers.clone(), drain);
+        let ask = |instance: &str, bundle: &str, refused: &str| {
+            let (instance, bundle, refused) = (instance.to_owned(), bundle.to_owned(), refused.to_owned());
+            let mut request = Request::new(WatchRequest { instance, bundle, refused, ..WatchRequest::default() });
+            request.metadata_mut().insert(CLIENT_ID, "web".parse().unwrap());
+            teller.watch(request)
+        };
+        assert!(ask("a\nb", "b", "").is_err() && ask("a", "\x1b[2J", "").is_err() && ask("a", "b", &"x".repeat(257)).is_err());
+        assert!(followers.standings().is_empty());
+        let _stream = ask("a", "b", "no\n√ yes").unwrap();
+        assert_eq!(followers.standings()[&pod("a")].refused, "no?? yes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_changes_its_mind_does_not_flood_the_log() {
+        let mut remembered = Remembered::default();
+        assert!(remembered.is_news(&pod("a"), "", "one"));
+        assert!(!remembered.is_news(&pod("a"), "one", "two"), "too soon");
+        assert!(!remembered.is_news(&pod("made up"), "", "two"), "nor by another name");
+        assert!(remembered.is_news(&Subscriber { identity: Some("api".into()), ..pod("a") }, "", "one"), "others are heard");
+        tokio::time::advance(QUIET).await;
+        assert!(!remembered.is_news(&pod("a"), "two", "two") && !remembered.is_news(&pod("a"), "two", ""));
+        assert!(remembered.is_news(&pod("a"), "two", "one"));
     }
 
     #[tokio::test]

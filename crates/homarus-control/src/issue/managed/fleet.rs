@@ -2,7 +2,9 @@
 //! whichever replica they are connected to.
 //!
 //! Replicas write down whom they see while roots change, the leader reads it. A pod is known there by the start of its uid,
-//! which keeps ten thousand of them far below what a ConfigMap may hold.
+//! which keeps ten thousand of them far below what a ConfigMap may hold. Whoever follows says what it likes, under any number of
+//! names: a replica's note is bounded ([`MAX_NOTE`]), identities that need least of it come first, and whoever isn't named is only
+//! counted, and taken for one that can't follow.
 //!
 //! A proxy that doesn't run yet, or not just now, counts as well: it will start with the roots of its environment.
 
@@ -27,6 +29,10 @@ const UID: usize = 12;
 const PAGE: u32 = 500;
 /// What a replica wrote that hasn't been renewed for so long is not believed.
 const STALE: Duration = Duration::from_secs(60);
+/// What one replica may write down, in bytes: three of them fit into a ConfigMap, which holds 1 MiB.
+const MAX_NOTE: usize = 320 * 1024;
+/// Of how many it writes down why they refuse.
+const MAX_REFUSALS: usize = 50;
 
 /// What subscribers say; of their pods' uids only the start is known.
 pub(super) type Said = HashMap<Subscriber, Standing>;
@@ -37,6 +43,16 @@ pub(super) struct Seen {
     /// When it was written, in seconds since the epoch.
     pub(super) at: u64,
     groups: Vec<Group>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    refusals: Vec<Refusal>,
+    /// How many there was no room for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) unnamed: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Those who stand on the same.
@@ -45,11 +61,58 @@ struct Group {
     bundle: String,
     issuer: String,
     identity: Option<String>,
-    /// Why they refuse what they were told last.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    refused: String,
     /// With when they said so.
     pods: Vec<(String, u64)>,
+}
+
+/// Why one refuses what it was told last.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Refusal {
+    pod: String,
+    identity: Option<String>,
+    why: String,
+}
+
+/// How long something is as it is written down.
+fn written(value: &impl Serialize) -> usize {
+    serde_json::to_string(value).map_or(0, |text| text.len())
+}
+
+impl Group {
+    /// Leaves those for whom there is room; answers what is left of that.
+    fn fit(&mut self, room: usize) -> usize {
+        let Self { bundle, issuer, identity, pods } = &self;
+        let head = Self { bundle: bundle.clone(), issuer: issuer.clone(), identity: identity.clone(), pods: Vec::new() };
+        let Some(mut left) = room.checked_sub(written(&head) + 1) else {
+            self.pods.clear();
+            return room;
+        };
+        // Each with the comma after it.
+        let fits = |pod: &&(String, u64)| left.checked_sub(written(pod) + 1).map(|rest| left = rest).is_some();
+        let number = pods.iter().take_while(fits).count();
+        self.pods.truncate(number);
+        if number == 0 { room } else { left }
+    }
+}
+
+/// The first of each identity, then the second of each, and so on: no one takes the place of others.
+fn refusals(said: &Said) -> Vec<Refusal> {
+    let mut of: BTreeMap<&Option<String>, Vec<(&str, &str)>> = BTreeMap::new();
+    for (Subscriber { instance, identity }, Standing { refused, .. }) in said.iter().filter(|(_, says)| !says.refused.is_empty()) {
+        of.entry(identity).or_default().push((instance, refused));
+    }
+    let mut all: Vec<_> = Vec::new();
+    for (identity, mut pods) in of {
+        pods.sort_unstable();
+        all.extend(pods.into_iter().take(MAX_REFUSALS).enumerate().map(|(rank, (pod, why))| (rank, identity, pod, why)));
+    }
+    all.sort_by_key(|(rank, ..)| *rank);
+    let refusal = |(_, identity, pod, why): (usize, &Option<String>, &str, &str)| Refusal {
+        pod: pod.to_owned(),
+        identity: identity.clone(),
+        why: why.to_owned(),
+    };
+    all.into_iter().take(MAX_REFUSALS).map(refusal).collect()
 }
 
 fn short(uid: &str) -> String {
@@ -71,21 +134,43 @@ pub(super) fn stale(notes: &BTreeMap<String, String>, now: u64) -> Vec<&str> {
 
 impl Seen {
     pub(super) fn new(said: &Said, at: u64) -> Self {
-        let mut groups: BTreeMap<_, Vec<(String, u64)>> = BTreeMap::new();
-        for (Subscriber { instance, identity }, Standing { bundle, issuer, refused, at }) in said {
-            groups.entry((bundle, issuer, identity, refused)).or_default().push((instance.clone(), *at));
+        let mut of: BTreeMap<_, Vec<(String, u64)>> = BTreeMap::new();
+        for (Subscriber { instance, identity }, Standing { bundle, issuer, at, .. }) in said {
+            of.entry((identity, bundle, issuer)).or_default().push((instance.clone(), *at));
         }
-        let groups = groups.into_iter().map(|((bundle, issuer, identity, refused), mut pods)| {
+        let groups = of.into_iter().map(|((identity, bundle, issuer), mut pods)| {
             pods.sort_unstable();
-            let (bundle, issuer, refused) = (bundle.clone(), issuer.clone(), refused.clone());
-            Group { bundle, issuer, identity: identity.clone(), refused, pods }
+            Group { bundle: bundle.clone(), issuer: issuer.clone(), identity: identity.clone(), pods }
         });
-        Self { at, groups: groups.collect() }
+        let mut seen = Self { at, groups: groups.collect(), refusals: refusals(said), unnamed: 0 };
+        seen.fit(MAX_NOTE);
+        seen
+    }
+
+    /// Leaves as much as fits into so many bytes.
+    fn fit(&mut self, bytes: usize) {
+        let mut weights: HashMap<Option<String>, usize> = HashMap::new();
+        for group in &self.groups {
+            let weight = written(group);
+            *weights.entry(group.identity.clone()).or_default() += weight;
+        }
+        // What is the same for all of an identity keeps its groups together; of these the largest is first.
+        self.groups.sort_by_cached_key(|group| {
+            (weights.get(&group.identity).copied(), group.identity.clone(), std::cmp::Reverse(group.pods.len()))
+        });
+        let mut room = bytes.saturating_sub(written(&Self { at: self.at, unnamed: usize::MAX, ..Self::default() }));
+        room = room.saturating_sub(written(&self.refusals));
+        for group in &mut self.groups {
+            let all = group.pods.len();
+            room = group.fit(room);
+            self.unnamed += all - group.pods.len();
+        }
+        self.groups.retain(|group| !group.pods.is_empty());
     }
 
     /// Whether both say the same, whenever.
     pub(super) fn same(&self, other: &Self) -> bool {
-        self.groups == other.groups
+        (&self.groups, &self.refusals, self.unnamed) == (&other.groups, &other.refusals, other.unnamed)
     }
 
     fn is_fresh(&self, now: u64) -> bool {
@@ -98,11 +183,15 @@ impl Seen {
 pub(super) fn join(mine: Said, others: impl IntoIterator<Item = Seen>, now: u64) -> Said {
     let mut all = mine;
     for seen in others.into_iter().filter(|seen| seen.is_fresh(now)) {
-        for Group { bundle, issuer, identity, refused, pods } in seen.groups {
+        let refusals = seen.refusals.into_iter();
+        let mut refusals: HashMap<_, _> =
+            refusals.map(|Refusal { pod: instance, identity, why }| (Subscriber { instance, identity }, why)).collect();
+        for Group { bundle, issuer, identity, pods } in seen.groups {
             for (instance, at) in pods {
                 let subscriber = Subscriber { instance, identity: identity.clone() };
                 if all.get(&subscriber).is_none_or(|known| known.at < at) {
-                    let (bundle, issuer, refused) = (bundle.clone(), issuer.clone(), refused.clone());
+                    let refused = refusals.remove(&subscriber).unwrap_or_default();
+                    let (bundle, issuer) = (bundle.clone(), issuer.clone());
                     all.insert(subscriber, Standing { bundle, issuer, refused, at });
                 }
             }
@@ -335,10 +424,45 @@ mod tests {
         let pod: Pod = serde_json::from_value(pod(Value::Null)).unwrap();
         let found = member(&pod, &naming(), &said, &mut Roots::default(), SystemTime::now()).unwrap();
         assert_eq!(found.refused, "the bundle is empty");
-        let before = written.replace(",\"refused\":\"the bundle is empty\"", "");
-        assert!(before.len() < written.len(), "{written}");
-        let earlier = join(Said::new(), [serde_json::from_str(&before).unwrap()], 1000);
-        assert_eq!(earlier.values().next().unwrap().refused, "", "a replica of an earlier version");
+        let plain = written_by(&[(web(), Standing { refused: String::new(), ..standing })]);
+        assert!(!plain.contains("refus") && !plain.contains("unnamed"), "{plain}");
+    }
+
+    fn written_by(said: &[(Subscriber, Standing)]) -> String {
+        serde_json::to_string(&Seen::new(&said.iter().cloned().collect(), 1000)).unwrap()
+    }
+
+    #[test]
+    fn one_that_makes_up_followers_takes_no_room_of_others() {
+        let made_up = |i: usize| {
+            let unique = |what: &str| format!("{what}{i:0>63}");
+            let refused = format!("{i:\"<256}");
+            let standing = Standing { bundle: unique("b"), issuer: unique("i"), refused, at: 1_700_000_000_000 };
+            (subscriber(&format!("{i:0>12}"), Some(&"x".repeat(253))), standing)
+        };
+        let honest = |i: usize| (subscriber(&format!("{i:0>12}"), Some(WEB)), standing("b", 1_700_000_000_000));
+        let refuses = Standing { refused: "the bundle is empty".into(), ..standing("b", 7) };
+        let api = (subscriber("a", Some("api")), refuses);
+        let said: Vec<_> = (0..10_000).map(made_up).chain((0..3000).map(honest)).chain([api.clone()]).collect();
+        let text = written_by(&said);
+        assert!(text.len() <= MAX_NOTE && text.len() > MAX_NOTE - 1000, "{}", text.len());
+        let seen: Seen = serde_json::from_str(&text).unwrap();
+        let (unnamed, refusals) = (seen.unnamed, seen.refusals.len());
+        let all = join(Said::new(), [seen], 1000);
+        assert_eq!((all.len() + unnamed, refusals), (13_001, MAX_REFUSALS));
+        assert!((0..3000).all(|i| all.contains_key(&honest(i).0)), "all others are named");
+        assert_eq!(all[&api.0], api.1, "with their reasons");
+    }
+
+    #[test]
+    fn of_a_mesh_that_is_too_large_as_many_are_named_as_fit() {
+        let web = |i: usize| (subscriber(&format!("{i:0>12}"), Some(WEB)), standing("b", 1_700_000_000_000));
+        let text = written_by(&(0..20_000).map(web).collect::<Vec<_>>());
+        assert!(text.len() <= MAX_NOTE && text.len() > MAX_NOTE - 200, "{}", text.len());
+        let seen: Seen = serde_json::from_str(&text).unwrap();
+        let unnamed = seen.unnamed;
+        let named = join(Said::new(), [seen], 1000).len();
+        assert!(named > 10_000 && named + unnamed == 20_000, "{named}");
     }
 
     #[test]

@@ -88,6 +88,7 @@ fn put(publish: &watch::Sender<Option<InForce>>, new: InForce, log: &Log) {
 pub(super) async fn tell(store: Store, current: Current, followers: Followers, mut drain: Drain) {
     let replica = std::env::var("HOSTNAME").unwrap_or_else(|_| format!("pid-{}", std::process::id()));
     let (mut written, mut failing): (Option<Seen>, bool) = (None, false);
+    let mut full = false;
     loop {
         tokio::select! {
             () = drain.signaled() => return,
@@ -96,6 +97,7 @@ pub(super) async fn tell(store: Store, current: Current, followers: Followers, m
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let changing = current.borrow().anchors.certificates().len() > 1;
         let seen = changing.then(|| Seen::new(&fleet::said(followers.standings()), now));
+        full = warn_of_unnamed(seen.as_ref().map_or(0, |seen| seen.unnamed), full);
         let due = match (&seen, &written) {
             (None, None) => false,
             (Some(new), Some(old)) => !new.same(old) || new.at > old.at + RENEW.as_secs(),
@@ -114,4 +116,12 @@ pub(super) async fn tell(store: Store, current: Current, followers: Followers, m
             Err(error) => debug!(%error, "whom this replica serves still can't be written down"),
         }
     }
+}
+
+/// Says once that there are followers whom nobody hears of.
+fn warn_of_unnamed(unnamed: usize, told: bool) -> bool {
+    if unnamed > 0 && !told {
+        warn!(unnamed, "more followers than can be written down; a rotation takes those for proxies that can't follow");
+    }
+    unnamed > 0
 }
