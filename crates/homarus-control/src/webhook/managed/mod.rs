@@ -85,6 +85,18 @@ impl Release {
             _ => Self::default(),
         }
     }
+
+    /// Puts a Secret into this release, or out of any. Whether that changed something.
+    fn claim(&self, secret: &mut Secret) -> bool {
+        let before = (secret.labels().clone(), secret.annotations().clone());
+        let labels = secret.labels_mut();
+        labels.retain(|key, value| (key.as_str(), value.as_str()) != RELEASED_BY);
+        labels.extend(self.labels.clone());
+        let annotations = secret.annotations_mut();
+        annotations.retain(|key, _| !RELEASE.contains(&key.as_str()));
+        annotations.extend(self.annotations.clone());
+        before != (secret.labels().clone(), secret.annotations().clone())
+    }
 }
 
 /// What a look has found and done.
@@ -171,13 +183,12 @@ impl Managed {
             self.take(held, bundle, now);
         }
         match step::next(held.as_ref(), bundle, &self.host, now)? {
-            Step::Rest if told.is_some() => Ok(Look::Settled),
-            Step::Rest => Ok(Look::Unknown),
+            Step::Rest => match (told, secret) {
+                (Some(told), Some(secret)) => self.release(secret, &told.release).await,
+                _ => Ok(Look::Unknown),
+            },
             Step::Tell(bundle) => self.tell(&bundle).await.map(|()| Look::Worked),
-            Step::Write(held, why) => {
-                let release = told.map(|told| told.release).unwrap_or_default();
-                self.write(secret, release, &held, why).await.map(|()| Look::Worked)
-            }
+            Step::Write(held, why) => self.make(secret, told.map(|told| told.release), &held, why).await.map(|()| Look::Worked),
         }
     }
 
@@ -236,30 +247,46 @@ impl Managed {
         Ok(())
     }
 
-    async fn write(&self, secret: Option<Secret>, release: Release, held: &Held, why: &str) -> anyhow::Result<()> {
-        let name = self.secret();
+    /// Writes a certificate; whose release the Secret is stays if that isn't known.
+    async fn make(&self, secret: Option<Secret>, release: Option<Release>, held: &Held, why: &str) -> anyhow::Result<()> {
         let data = held.write().into_iter().map(|(name, bytes)| (name, ByteString(bytes))).collect();
-        let params = PostParams { field_manager: Some(format!("{}-certificate", self.hook.service)), ..PostParams::default() };
-        let known = secret.is_some();
         let mut secret = match secret {
             Some(secret) => secret,
-            None => serde_json::from_value(self.empty_secret(&name))?,
+            None => serde_json::from_value(self.empty_secret(&self.secret()))?,
         };
         secret.data = Some(data);
-        secret.labels_mut().extend(release.labels);
-        secret.annotations_mut().extend(release.annotations);
-        let written = match known {
-            // With its resourceVersion: of two replicas one is first.
-            true => self.secrets.replace(&name, &params, &secret).await,
-            false => self.secrets.create(&params, &secret).await,
+        if let Some(release) = release {
+            release.claim(&mut secret);
+        }
+        if self.write(&secret).await? {
+            info!(secret = self.secret(), why, "made a serving certificate");
+        }
+        Ok(())
+    }
+
+    /// Has the Secret belong where the configuration does. It may have been made before there was one, or for another release.
+    async fn release(&self, mut secret: Secret, release: &Release) -> anyhow::Result<Look> {
+        if !release.claim(&mut secret) {
+            return Ok(Look::Settled);
+        }
+        if self.write(&secret).await? {
+            info!(secret = self.secret(), release = ?release.annotations.values(), "changed whose release the certificate is");
+        }
+        Ok(Look::Worked)
+    }
+
+    /// Creates the Secret, or writes it on the version that was read. Whether another replica wasn't faster: the next look finds
+    /// what it wrote.
+    async fn write(&self, secret: &Secret) -> anyhow::Result<bool> {
+        let name = self.secret();
+        let params = PostParams { field_manager: Some(format!("{}-certificate", self.hook.service)), ..PostParams::default() };
+        let written = match secret.metadata.resource_version {
+            Some(_) => self.secrets.replace(&name, &params, secret).await,
+            None => self.secrets.create(&params, secret).await,
         };
         match written {
-            Ok(_) => {
-                info!(secret = name, why, "made a serving certificate");
-                Ok(())
-            }
-            // Another replica was faster: the next look finds what it made.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(error) => Err(error).with_context(|| format!("writing Secret {name}")),
         }
     }
@@ -306,6 +333,31 @@ mod tests {
         assert_eq!(release.labels.into_iter().collect::<Vec<_>>(), [("app.kubernetes.io/managed-by".into(), "Helm".into())]);
         let expected = [("meta.helm.sh/release-name", "mesh"), ("meta.helm.sh/release-namespace", "linkerd")];
         assert_eq!(release.annotations.into_iter().collect::<Vec<_>>(), expected.map(|(key, value)| (key.into(), value.into())));
+    }
+
+    #[test]
+    fn a_secret_follows_its_configuration_from_release_to_release() {
+        let release = |name: Option<&str>| match name {
+            None => Release::default(),
+            Some(name) => Release::of(&configuration(&json!({
+                "name": "x",
+                "labels": { "app.kubernetes.io/managed-by": "Helm" },
+                "annotations": { "meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": "linkerd" },
+            }))),
+        };
+        let mut secret: Secret = serde_json::from_value(json!({
+            "metadata": { "name": "x", "labels": { "mine": "1" }, "annotations": { MADE_BY: "x" } },
+        }))
+        .unwrap();
+        for (to, changes) in [(None, false), (Some("a"), true), (Some("a"), false), (Some("b"), true), (None, true), (None, false)]
+        {
+            assert_eq!(release(to).claim(&mut secret), changes, "{to:?}");
+            assert_eq!(secret.annotations().get("meta.helm.sh/release-name").map(String::as_str), to);
+            assert_eq!(secret.labels().contains_key("app.kubernetes.io/managed-by"), to.is_some());
+            assert_eq!((&*secret.labels()["mine"], &*secret.annotations()[MADE_BY]), ("1", "x"));
+        }
+        secret.labels_mut().insert(RELEASED_BY.0.into(), "somebody".into());
+        assert!(!release(None).claim(&mut secret), "nobody else's word is taken away");
     }
 
     #[test]
