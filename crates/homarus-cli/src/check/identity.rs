@@ -202,10 +202,15 @@ fn waiting(status: &serde_json::Value) -> Answer {
     let names: Vec<_> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
     let refusing = status["refusing"].as_object().into_iter().flatten();
     let refusing: Vec<_> = refusing.map(|(name, why)| format!("{name}: {}", why.as_str().unwrap_or_default())).collect();
-    match phase {
-        _ if !refusing.is_empty() => unless_empty("these proxies refuse the trust bundle:", &refusing),
+    let refuse = unless_empty("these proxies refuse the trust bundle:", &refusing);
+    let restart = match phase {
         "waiting for restarts" => unless_empty("these proxies have to be restarted before the old root can be dropped:", &names),
-        phase => Ok(Pass::As(phase.to_owned())),
+        _ => Ok(Pass::Yes),
+    };
+    match (refuse, restart) {
+        (Ok(_), Ok(_)) => Ok(Pass::As(phase.to_owned())),
+        (Err(Problem(refuse)), Err(Problem(restart))) => Err(Problem(format!("{refuse}\n{restart}"))),
+        (problem @ Err(_), _) | (_, problem) => problem,
     }
 }
 
@@ -251,6 +256,10 @@ mod tests {
         let mut refusing = status("spreading the new root");
         refusing["refusing"] = serde_json::json!({ "shop/web-0": "it is empty" });
         assert!(waiting(&refusing).unwrap_err().0.ends_with("\n\t* shop/web-0: it is empty"));
+        refusing["phase"] = "waiting for restarts".into();
+        let both = waiting(&refusing).unwrap_err().0;
+        assert!(both.contains("\n\t* shop/web-0: it is empty\nthese proxies have to be restarted"), "{both}");
+        assert!(both.ends_with("\n\t* shop/web-0"), "{both}");
     }
 
     #[test]

@@ -74,8 +74,8 @@ impl<'a> Dump<'a> {
         );
         match info.parsed() {
             Ok(PublicKey::EC(point)) => {
-                text += &format!("                Public-Key: ({} bit)\n                pub:\n", point.key_size());
-                text += &hex_lines(point.data(), KEY_BYTES, "                    ");
+                text += &format!("                Public-Key: ({} bit)\n", point.key_size());
+                text += &coordinates(point.data());
                 if let Some(curve) = info.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok()) {
                     text += &format!("                Curve: {}\n", algorithm(&curve));
                 }
@@ -87,6 +87,20 @@ impl<'a> Dump<'a> {
             _ => text += &hex_lines(&info.subject_public_key.data, KEY_BYTES, "                    "),
         }
         text
+    }
+}
+
+/// Both numbers of a point, as Go writes numbers: without zeros in front. A compressed point is shown as it is.
+fn coordinates(point: &[u8]) -> String {
+    let lines =
+        |name: &str, bytes: &[u8]| format!("                {name}:\n{}", hex_lines(bytes, KEY_BYTES, "                    "));
+    match point {
+        [4, numbers @ ..] => {
+            let number = |bytes: &[u8]| bytes.iter().copied().skip_while(|byte| *byte == 0).collect::<Vec<_>>();
+            let (x, y) = numbers.split_at(numbers.len() / 2);
+            lines("X", &number(x)) + &lines("Y", &number(y))
+        }
+        point => lines("pub", point),
     }
 }
 
@@ -176,6 +190,13 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     #[test]
+    fn a_point_is_two_numbers() {
+        let text = |point: &[u8]| coordinates(point).replace(' ', "");
+        assert_eq!(text(&[4, 0, 0xAB, 1, 2]), "X:\nab\nY:\n01:02\n");
+        assert_eq!(text(&[2, 0, 0xAB]), "pub:\n02:00:ab\n");
+    }
+
+    #[test]
     fn what_people_grep_for() {
         let pair =
             Pair::server(&["web.ns.serviceaccount.identity.linkerd.cluster.local"], Duration::from_secs(3600), SystemTime::now())
@@ -189,6 +210,8 @@ mod tests {
             "    Signature Algorithm: ECDSA-SHA256",
             "        Subject: CN=web.ns.serviceaccount.identity.linkerd.cluster.local",
             "                Public-Key: (256 bit)",
+            "                X:",
+            "                Y:",
             "                Curve: P-256",
             "                TLS Web Server Authentication, TLS Web Client Authentication",
             "                DNS:web.ns.serviceaccount.identity.linkerd.cluster.local",

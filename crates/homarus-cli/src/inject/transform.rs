@@ -9,7 +9,7 @@ use homarus_kube::injection::workload::Workload;
 use homarus_kube::injection::{self as kube_injection, Mesh, Owner, Request};
 use serde_json::{Map, Value, json};
 
-use crate::command_line::Inject;
+use crate::command_line::{Inject, ProxyFlags};
 use crate::failure::Failure;
 
 use super::report::{Report, What};
@@ -33,12 +33,11 @@ pub(super) struct How {
     pub(super) version: String,
 }
 
-/// Flags as annotations. A value that can't be read is refused here, rather than by each pod later.
-pub(super) fn annotations(args: &Inject) -> Result<BTreeMap<String, String>, Failure> {
-    let flags = &args.proxy;
+/// Which annotation each flag is.
+fn flags(flags: &ProxyFlags) -> [(&'static str, Option<String>); 26] {
     let image = flags.registry.as_ref().map(|registry| format!("{registry}/proxy")).or_else(|| flags.proxy_image.clone());
     let yes = |flag: bool| flag.then(|| "true".to_owned());
-    let pairs = [
+    [
         (names::PROXY_IMAGE, image),
         (names::PROXY_VERSION, flags.proxy_version.clone()),
         (names::IMAGE_PULL_POLICY, flags.image_pull_policy.clone()),
@@ -65,9 +64,13 @@ pub(super) fn annotations(args: &Inject) -> Result<BTreeMap<String, String>, Fai
         (names::EXTERNAL_PROFILES, yes(flags.enable_external_profiles)),
         (names::NATIVE_SIDECAR, flags.native_sidecar.map(|native| native.to_string())),
         (names::DEBUG_SIDECAR, yes(flags.enable_debug_sidecar)),
-    ];
+    ]
+}
+
+/// Flags as annotations. A value that can't be read is refused here, rather than by each pod later.
+pub(super) fn annotations(args: &Inject) -> Result<BTreeMap<String, String>, Failure> {
     let mut annotations = BTreeMap::new();
-    for (name, value) in pairs {
+    for (name, value) in flags(&args.proxy) {
         let Some(value) = value else { continue };
         if let Some(annotation) = names::find(name) {
             annotation.check(&value).map_err(Failure::usage)?;
