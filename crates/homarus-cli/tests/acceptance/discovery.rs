@@ -8,7 +8,7 @@ use homarus_wire::api::destination::{GetDestination, destination_client::Destina
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Node, Pod, ServiceAccount},
+    core::v1::{Node, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -184,6 +184,30 @@ fn s41_the_context_of_a_proxy_filters_endpoints_by_zone() {
     subscribe(&json!({ "ns": "apps", "nodeName": node })).wait_for(&["10.255.1.1"]);
     // Whoever doesn't say where it is gets all.
     subscribe(&json!({ "ns": "apps" })).wait_for(&["10.255.1.1", "10.255.1.2"]);
+}
+
+#[test]
+fn a_service_that_stays_on_its_node_is_told_to_that_node_alone() {
+    let cluster = cluster();
+    cluster.apply_all(&[json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "near", "namespace": "apps" },
+        "spec": {
+            "selector": { "app": "web" }, "internalTrafficPolicy": "Local",
+            "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+        },
+    })]);
+    cluster.wait_for_deployment("apps", "web");
+    let nodes: Api<Node> = cluster.everywhere();
+    let node = cluster.ask(nodes.list(&ListParams::default())).unwrap().items.remove(0).name_any();
+    let subscribe =
+        |node: &str| Subscriber::to(cluster, "near.apps.svc.cluster.local:80", &json!({ "ns": "apps", "nodeName": node }));
+    let (here, elsewhere) = (subscribe(&node), subscribe("elsewhere"));
+    here.wait_for(&[&cluster.address("apps", "web")]);
+    assert_eq!(elsewhere.told(), 0, "there is nobody to tell of");
+    let anywhere = json!({ "spec": { "internalTrafficPolicy": "Cluster" } });
+    let services: Api<Service> = cluster.api("apps");
+    cluster.ask(services.patch("near", &PatchParams::default(), &Patch::Merge(&anywhere))).unwrap();
+    elsewhere.wait_for(&[&cluster.address("apps", "web")]);
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! All run at once in one mesh, whose applications (`apps.yml`) and policies (`policies.yml`) are applied at the start; a
 //! scenario waits for what it needs. Scripts run in clients' pods ([`cluster::Shell`]).
 //!
-//! What is not here, and why: 33 and the second half of 34 are about ingress mode; 45 wants a dual-stack cluster; 46 is heard
+//! What is not here, and why: the second half of 34 wants an outbound listener that others reach; 45 wants a dual-stack cluster (`e2e/dual-stack`); 46 is heard
 //! from a server of our own here, from RabbitMQ itself in `mesh`; 224 and 249 want policies of routes; 237-246 egress
 //! policies; 247 and 248 rate limits; 251 circuit breaking. All of these belong to later parts of the mesh.
 //!
@@ -21,8 +21,10 @@
 
 mod cluster;
 mod discovery;
+mod ingress;
 mod injection;
 mod interop;
+mod network_policy;
 mod outside;
 mod paths;
 mod policy;

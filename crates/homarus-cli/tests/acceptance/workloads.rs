@@ -6,7 +6,7 @@ use crate::{
 };
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    batch::v1::{CronJob, Job},
+    batch::v1::{CronJob, Job, JobCondition},
     core::v1::Pod,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -79,15 +79,20 @@ fn asks_once(annotations: &Value, then: &str) -> Value {
     })
 }
 
-/// Waits for a Job's end, which must be a good one, of a pod that was in the mesh.
-fn completes(namespace: &str, name: &str) {
+/// Waits for a Job's end, whichever it is.
+fn ended(namespace: &str, name: &str) -> JobCondition {
     let api: Api<Job> = cluster().api(namespace);
-    let ended = eventually(&format!("the end of job {name}"), || {
+    eventually(&format!("the end of job {name}"), || {
         let conditions = cluster().ask(api.get(name)).ok()?.status?.conditions?;
         conditions
             .into_iter()
             .find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed") && condition.status == "True")
-    });
+    })
+}
+
+/// Waits for a Job's end, which must be a good one, of a pod that was in the mesh.
+fn completes(namespace: &str, name: &str) {
+    let ended = ended(namespace, name);
     let pods: Api<Pod> = cluster().api(namespace);
     let of = ListParams::default().labels(&format!("job-name={name}"));
     let pods = cluster().ask(pods.list(&of)).unwrap().items;
@@ -110,8 +115,14 @@ fn jobs_end_and_their_first_request_finds_the_proxy_ready() {
         "config.linkerd.io/proxy-admin-shutdown": "enabled",
     });
     job("plain", asks_once(&without, "curl -sf -X POST http://127.0.0.1:4191/shutdown"));
+    // And one that knows nothing of a proxy: the control plane sees that only that is left, and says so.
+    let unaware = json!({ "config.linkerd.io/proxy-enable-native-sidecar": "false" });
+    job("unaware", asks_once(&unaware, "true"));
+    job("failing", asks_once(&unaware, "exit 3"));
     completes("work", "native");
     completes("work", "plain");
+    completes("work", "unaware");
+    assert_eq!(ended("work", "failing").type_, "Failed", "and a failure is one");
 }
 
 #[test]

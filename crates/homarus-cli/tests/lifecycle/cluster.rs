@@ -70,6 +70,10 @@ impl Cluster {
         run("kubectl", words, input).unwrap_or_else(|said| panic!("kubectl {words:?}: {}{}", said.out, said.err))
     }
 
+    pub fn try_kubectl_with(&self, words: &[&str], input: &str) -> Result<String, Said> {
+        run("kubectl", words, input)
+    }
+
     pub fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.kubectl(&[words, &["-o", "json"]].concat())).unwrap()
     }

@@ -1,10 +1,13 @@
 //! The life of an installation on a real cluster, as its user sees it: what the CLI and Helm install is ready and green, a second time
 //! changes nothing, an upgrade changes what was asked for, prune finds what is left over, and uninstall leaves nothing.
 //!
-//! One cluster, one story after the other: the control plane is in one namespace.
+//! One cluster, one story after the other: the control plane is in one namespace. Of the list of acceptance scenarios, 1 to 4, 6 to 13
+//! (7 and 8 in the upgrades), 15 and 17 are here; 5 is `e2e/drop-in`, 14 `e2e/identity`, 16 `cni_cluster`, 18 is in all of them, and 19
+//! is in `e2e/book` and in the unit tests of the decision.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod variants;
 
 use cluster::{Certificates, Cluster, ROOT, eventually};
 use serde_json::Value;
@@ -18,7 +21,10 @@ fn stories() {
     let cluster = Cluster::start();
     cluster.load_images();
     missing_custom_resources_are_named(&cluster);
+    variants::s1_version_on_an_empty_cluster(&cluster);
+    variants::s2_check_pre(&cluster);
     by_the_cli(&cluster);
+    variants::with_flags(&cluster);
     by_helm(&cluster);
 }
 
@@ -78,6 +84,10 @@ fn the_demo_is_meshed(cluster: &Cluster) {
     cluster.kubectl(&["-n", "emojivoto", "wait", "deploy", "--all", "--for=condition=available", "--timeout=120s"]);
     let check = cluster.homarus(&["check", "--proxy", "-n", "emojivoto", "--wait", "60s"]).unwrap();
     assert!(check.contains("√ data plane proxies are ready"), "{check}");
+    traffic_of_the_demo_is_meshed(cluster);
+}
+
+fn traffic_of_the_demo_is_meshed(cluster: &Cluster) {
     eventually("traffic of the demo over mTLS", || {
         let metrics = cluster.homarus(&["diagnostics", "proxy-metrics", "-n", "emojivoto", "deploy/voting"]).ok()?;
         let meshed = |line: &&str| {
@@ -122,6 +132,7 @@ fn certificates_are_made_again(cluster: &Cluster) {
     assert!(pods["items"].as_array().unwrap().iter().all(meshed), "{pods}");
 }
 
+/// Scenarios 6 to 8; the demo of before runs on.
 fn upgrades_change_what_was_asked_for(cluster: &Cluster, installed: &str) {
     let uid = || cluster.json(&["-n", "linkerd", "get", "cm", "linkerd-config"])["metadata"]["uid"].clone();
     let before = uid();
@@ -136,6 +147,7 @@ fn upgrades_change_what_was_asked_for(cluster: &Cluster, installed: &str) {
     cluster.apply(&cluster.homarus(&["upgrade", "--controller-log-level", "debug", "--set", "proxy.logLevel=debug"]).unwrap());
     cluster.wait_for_control_plane();
     assert_eq!(uid(), before, "the ConfigMap stands for the installation");
+    traffic_of_the_demo_is_meshed(cluster);
     let stored = cluster.homarus(&["upgrade"]).unwrap();
     assert!(stored.contains("--log-level=debug"), "what was asked for once stays");
     let back = cluster.homarus(&["upgrade", "--set", "controllerLogLevel=null,proxy.logLevel=null"]).unwrap();
@@ -204,11 +216,12 @@ fn by_helm(cluster: &Cluster) {
         "--wait",
     ]);
     let files = certificates.flags();
-    let with = |command: &str| {
+    let with_more = |command: &str, more: &[&str]| {
         let mut words = vec![command, "homarus", &chart, "-n", "linkerd", "--wait", "--timeout", "2m"];
         words.extend(files.iter().map(String::as_str));
-        cluster.helm(&words)
+        cluster.helm(&[&words, more].concat())
     };
+    let with = |command: &str| with_more(command, &[]);
     let began = Instant::now();
     with("install");
     let check = cluster.homarus(&["check", "--wait", "30s"]).unwrap();
@@ -223,6 +236,7 @@ fn by_helm(cluster: &Cluster) {
     }
     let config = cluster.kubectl(&["-n", "linkerd", "get", "cm", "linkerd-config", "-o", "yaml"]);
     assert!(config.contains("BEGIN CERTIFICATE") && !config.contains("PRIVATE KEY"), "{config}");
+    variants::s10_helm_changes_the_proxies_of_each_controller(cluster, &|more| drop(with_more("upgrade", more)));
     cluster.helm(&["uninstall", "homarus", "-n", "linkerd", "--wait"]);
     cluster.helm(&["uninstall", "homarus-crds", "-n", "linkerd", "--wait"]);
 }

@@ -85,8 +85,8 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Objects of a kind that is in no namespace.
-    pub fn everywhere<K: kube::Resource<Scope = k8s_openapi::ClusterResourceScope, DynamicType: Default>>(&self) -> Api<K> {
+    /// Objects of a kind that is in no namespace, or those of all namespaces.
+    pub fn everywhere<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {
         Api::all(self.client.clone())
     }
 
