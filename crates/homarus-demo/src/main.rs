@@ -198,7 +198,7 @@ fn run(program: Program) -> anyhow::Result<()> {
                 server::run(listener, server::Manner { takes, drains }, stop).await?;
             }
             Program::SteadyLoad(SteadyLoadArgs { url, rate, lasts, http2, address }) => {
-                let report = load::run(load::Plan { url, rate, lasts, http2, address }, stop).await?;
+                let report = load::begin(load::Plan { url, rate, lasts, http2, address }, stop.clone()).await?.run(stop).await;
                 println!("{}", serde_json::to_string(&report)?);
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,15 +90,19 @@ struct Seen {
     slowest: Duration,
 }
 
-/// Asks until the time is over, or `stop`.
-pub async fn run(plan: Plan, stop: Stop) -> anyhow::Result<Report> {
+/// A client whose first request was answered.
+pub struct Begun {
+    load: Load,
+    journal: Journal,
+}
+
+/// Asks until somebody answers: what nobody serves yet isn't measured.
+pub async fn begin(plan: Plan, stop: Stop) -> anyhow::Result<Begun> {
     let (journal, port) = Journal::listen().await?;
-    let at = std::net::SocketAddr::new(plan.address, port).to_string();
+    let at = HeaderValue::from_str(&SocketAddr::new(plan.address, port).to_string())?;
     let client = Client::builder(TokioExecutor::new()).http2_only(plan.http2).build_http();
-    let mut load =
-        Load { client, journal: HeaderValue::from_str(&at)?, began: Instant::now(), seen: Mutex::default(), plan: plan.clone() };
+    let load = Load { client, journal: at, began: Instant::now(), seen: Mutex::default(), plan };
     let mut stop = std::pin::pin!(stop.asked());
-    // What nobody serves yet isn't measured.
     while let Err(why) = load.ask(u64::MAX).await {
         tracing::info!(why, "nobody answers yet");
         tokio::select! {
@@ -106,33 +110,40 @@ pub async fn run(plan: Plan, stop: Stop) -> anyhow::Result<Report> {
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
     }
-    load.began = Instant::now();
-    let load = Arc::new(load);
-    let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-    let mut ticks = tokio::time::interval(Duration::from_secs(1) / plan.rate.clamp(1, MAX_RATE));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut sent = 0;
-    while load.began.elapsed() < plan.lasts {
-        tokio::select! {
-            () = &mut stop => break,
-            _ = ticks.tick() => {}
+    Ok(Begun { load: Load { began: Instant::now(), ..load }, journal })
+}
+
+impl Begun {
+    /// Asks until the time is over, or `stop`.
+    pub async fn run(self, stop: Stop) -> Report {
+        let load = Arc::new(self.load);
+        let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / load.plan.rate.clamp(1, MAX_RATE));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut stop = std::pin::pin!(stop.asked());
+        let mut sent = 0;
+        while load.began.elapsed() < load.plan.lasts {
+            tokio::select! {
+                () = &mut stop => break,
+                _ = ticks.tick() => {}
+            }
+            let number = sent;
+            sent += 1;
+            let Ok(slot) = slots.clone().try_acquire_owned() else {
+                load.failed(number, "not sent: too many requests unanswered".into());
+                continue;
+            };
+            let load = load.clone();
+            tokio::spawn(async move {
+                load.one(number).await;
+                drop(slot);
+            });
         }
-        let number = sent;
-        sent += 1;
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            load.failed(number, "not sent: too many requests unanswered".into());
-            continue;
-        };
-        let load = load.clone();
-        tokio::spawn(async move {
-            load.one(number).await;
-            drop(slot);
-        });
+        // Requests are bounded in time, so this is, too.
+        let _ = slots.acquire_many(MAX_IN_FLIGHT as u32).await;
+        tokio::time::sleep(LAST_WORD).await;
+        load.report(sent, &self.journal)
     }
-    // Requests are bounded in time, so this is, too.
-    let _ = slots.acquire_many(MAX_IN_FLIGHT as u32).await;
-    tokio::time::sleep(LAST_WORD).await;
-    Ok(load.report(sent, &journal))
 }
 
 impl Load {
