@@ -27,9 +27,16 @@ const CLUSTER: &str = "cluster";
 /// Test programs that do more beside a real cluster: they run in both stages.
 const ALSO_ON_THE_CLUSTER: &[&str] = &["api_table", "acceptance"];
 
-/// Programs of `e2e/` that belong to a test run, with what they run in. The others want more nodes, more time, or programs
-/// of others.
-const SCRIPTS: &[(&str, &str)] = &[("e2e/book/book", "on-cluster"), ("e2e/identity/identity", "sandbox")];
+/// Programs of `e2e/` that belong to a test run, with what they run in and their arguments. The others want more nodes,
+/// more time, or programs of others.
+const SCRIPTS: &[(&str, &str, &[&str])] =
+    &[("e2e/book/book", "on-cluster", &[WITHOUT_CERT_MANAGER]), ("e2e/identity/identity", "sandbox", &[])];
+
+/// It takes longer to build than everything else together.
+const WITHOUT_CERT_MANAGER: &str = "--without-cert-manager";
+
+/// No job takes half as long where it works.
+const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 /// Those that take longest begin first, so that the lanes end together.
 const LONG: &[&str] = &["lifecycle", "cni_cluster", "scenarios", "mesh", "faults", "acceptance"];
@@ -68,11 +75,15 @@ pub fn run(root: &Path) -> anyhow::Result<ExitCode> {
             let go = Command::new("go").arg("version").output();
             anyhow::ensure!(go.is_ok(), "a cluster is built from Go modules: install Go 1.26 or newer, and have `go` in PATH");
             succeed(Command::new(root.join("e2e/cluster/cluster")).arg("build"))?;
-            succeed(Command::new(root.join("e2e/book/book")).arg("prepare"))
+            succeed(Command::new(root.join("e2e/book/book")).args([WITHOUT_CERT_MANAGER, "prepare"]))
         })?;
         stage("images for it", &|| image::for_tests(root))?;
         stage("scenarios on the real cluster", &|| {
-            let jobs = SCRIPTS.iter().map(|(script, runner)| stages.job(script, runner, &root.join(script), root));
+            let jobs = SCRIPTS.iter().map(|(script, runner, arguments)| {
+                let mut job = stages.job(script, runner, &root.join(script), root);
+                job.command().args(*arguments);
+                job
+            });
             stages.run(jobs.chain(stages.jobs("on-cluster", &plan.cluster)?).collect())
         })?;
     }
@@ -137,9 +148,9 @@ impl Stages<'_> {
 
     /// As cargo runs tests: in the folder of their package.
     fn job(&self, name: &str, runner: &str, program: &Path, folder: &Path) -> Job {
-        let mut command = Command::new(self.root.join("xtask").join(runner));
-        command.arg(program).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
-        Job { name: name.to_owned(), command }
+        let mut job = Job::new(name, &self.root.join("xtask").join(runner), TIME_LIMIT, program);
+        job.command().current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+        job
     }
 
     /// Where test programs are, and the folders of their packages, by name.
