@@ -14,7 +14,7 @@ use homarus_model::{
 };
 use homarus_wire::{
     WORKLOAD_OVER,
-    api::inbound::{PortSpec, inbound_server_policies_client::InboundServerPoliciesClient},
+    api::inbound::{PortSpec, Server, inbound_server_policies_client::InboundServerPoliciesClient},
     decode,
 };
 use std::{sync::Arc, time::Duration};
@@ -22,6 +22,10 @@ use tonic::Code;
 
 /// How long the first connections of a port wait for its policy, unless the environment says otherwise (design §7).
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How old a proxy is before it believes that its workload has ended. To a control plane whose view is behind, a new pod may
+/// look like the one that had its name before; a proxy that ended for that would take the pod with it.
+pub(super) const TRUST_OVER_AFTER: Duration = Duration::from_secs(10);
 
 /// Keeps the policy of a port up to date.
 pub(super) async fn ask(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
@@ -58,33 +62,42 @@ async fn watch(inner: &Inner, port: u16, sender: &Sender<ServerPolicy>) {
         client.watch_port(PortSpec { workload: inner.target.workload.clone(), port: port.into() }).await
     };
     let codes = &[Code::InvalidArgument, Code::FailedPrecondition, Code::Aborted];
-    let on = |episode: &mut Episode, heard: Heard<_>| {
-        let policy = match decode::server_policy(heard.message) {
-            Ok(policy) => {
-                episode.readable();
-                with_localhost(policy)
-            }
-            Err(error) => {
-                episode.unreadable(&error, "nobody may connect to the port");
-                invalid()
-            }
-        };
-        publish(sender, policy);
-    };
     let mut aborted = 0;
     let status = loop {
+        let mut answered = false;
+        let on = |episode: &mut Episode, heard: Heard<_>| {
+            answered = true;
+            publish(sender, read(episode, heard));
+        };
         let status = follow(&inner.policy, &mut episode, codes, open, on).await;
         if status.code() != Code::Aborted {
             break status;
         }
-        if status.message() == WORKLOAD_OVER {
+        if status.message() == WORKLOAD_OVER && net::now().duration_since(inner.started) >= TRUST_OVER_AFTER {
             inner.over.notify_one();
+        } else {
+            episode.failed(&status);
         }
+        aborted = if answered { 0 } else { aborted };
         net::sleep(inner.policy.backoff(aborted)).await;
         aborted = aborted.saturating_add(1);
     };
     tracing::warn!(port, code = ?status.code(), message = status.message(), "the control plane won't tell the port's policy");
     use_default(inner, port, sender);
+}
+
+/// The policy that was told, or the one that lets nobody in.
+fn read(episode: &mut Episode, heard: Heard<Server>) -> ServerPolicy {
+    match decode::server_policy(heard.message) {
+        Ok(policy) => {
+            episode.readable();
+            with_localhost(policy)
+        }
+        Err(error) => {
+            episode.unreadable(&error, "nobody may connect to the port");
+            invalid()
+        }
+    }
 }
 
 /// Each answer is all there is, but for the machine itself, which may always (proxy-traffic §6.1).

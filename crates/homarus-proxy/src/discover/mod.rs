@@ -27,6 +27,7 @@ pub use inbound::ANSWER_TIMEOUT;
 use crate::{
     config::{Config, InboundPolicy},
     dns::Dns,
+    net,
     observe::Registry,
 };
 use cache::Cache;
@@ -50,6 +51,9 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Destinations and backends at once, at most: an application that scans the network must not fill our memory.
 const MAX_TARGETS: usize = 16 * 1024;
+/// Names at once, at most: whoever may choose them takes no place of an address. It is more than all workers ask about at a
+/// time without an answer.
+const MAX_NAMES: usize = 8 * 1024;
 /// A workload has no more.
 const MAX_PORTS: usize = 1 << 16;
 
@@ -96,10 +100,14 @@ struct Inner {
     inbound_default: InboundPolicy,
     episodes: Episodes,
     outbound: Cache<Authority, Outbound>,
+    /// The same for names.
+    named: Cache<Authority, Outbound>,
     endpoints: Cache<Arc<str>, EndpointSet>,
     inbound: Cache<u16, ServerPolicy>,
     /// The workload's ports: asked about for as long as the proxy runs.
     kept: Mutex<Vec<Watched<ServerPolicy>>>,
+    /// When the proxy began to ask.
+    started: net::Instant,
     /// Told when the control plane says that the workload has ended.
     over: Notify,
 }
@@ -111,6 +119,13 @@ struct Target {
     context_token: String,
     profile_networks: Arc<[ipnet::IpNet]>,
     profile_suffixes: Arc<[String]>,
+}
+
+impl Inner {
+    /// The subscriptions that one to this address or name is among.
+    fn asked_about(&self, dialed: &Authority) -> &Cache<Authority, Outbound> {
+        if dialed.dns_name().is_some() { &self.named } else { &self.outbound }
+    }
 }
 
 impl Discovery {
@@ -142,9 +157,11 @@ impl Discovery {
             inbound_default: config.inbound.policy.clone(),
             episodes: Episodes::new(registry.clone()),
             outbound: Cache::new(MAX_TARGETS),
+            named: Cache::new(MAX_NAMES),
             endpoints: Cache::new(MAX_TARGETS),
             inbound: Cache::new(MAX_PORTS),
             kept: Mutex::default(),
+            started: net::now(),
             over: Notify::new(),
         };
         let this = Self(Arc::new(inner));
@@ -161,12 +178,12 @@ impl Discovery {
 
     /// Where connections to an address go, or requests to a name (proxy-wire §7.1, §7.4).
     pub fn outbound(&self, dialed: &Authority) -> Watched<Outbound> {
-        let refusal = || Outbound::Refused(format!("more than {MAX_TARGETS} destinations at once").into());
-        self.0.outbound.subscribe(dialed.clone(), refusal, |sender| {
+        let refusal = || Outbound::Refused("too many destinations at once".into());
+        self.0.asked_about(dialed).subscribe(dialed.clone(), refusal, |sender| {
             let (inner, dialed) = (self.0.clone(), dialed.clone());
             self.0.runtime.spawn(async move {
                 let asking = outbound::ask(&inner, &dialed, &sender);
-                inner.outbound.keep(&dialed, &sender, asking).await;
+                inner.asked_about(&dialed).keep(&dialed, &sender, asking).await;
             });
         })
     }

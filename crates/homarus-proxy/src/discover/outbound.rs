@@ -6,7 +6,7 @@
 //! people, often before the Service is there, a name that is not known is asked about again.
 
 use super::{Inner, MAX_MESSAGE_BYTES, Outbound, Target, cache::Sender, cache::publish, follow::follow};
-use crate::net;
+use crate::{config::Backoff, net};
 use homarus_model::{
     Authority, Meta,
     endpoint::Endpoint,
@@ -26,6 +26,9 @@ use tonic::{Code, Status};
 
 /// How often a name that is not known is asked about, while somebody wants it.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a name is asked about that the control plane refuses to speak of. The back-off of connections is too short: it
+/// is for a control plane that will be back, not for one that has answered.
+const ASK_SELDOM: Backoff = Backoff { min: ASK_AGAIN, max: Duration::from_secs(30), jitter: 0.5 };
 
 /// What is known of a profile.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,14 +90,16 @@ pub(super) async fn ask(inner: &Inner, dialed: &Authority, sender: &Sender<Outbo
     let tell_policy = |answer: PolicyAnswer| tell(&|a| a.policy = answer.clone());
     let profile = async {
         if wants_profile {
-            while watch_profile(inner, dialed, &tell_profile).await == Asking::Again {
-                net::sleep(ASK_AGAIN).await;
+            let (mut known, mut refusals) = (false, 0);
+            while let Some(pause) = pause(watch_profile(inner, dialed, &mut known, &tell_profile).await, &mut refusals) {
+                net::sleep(pause).await;
             }
         }
     };
     let policy = async {
-        while watch_policy(inner, dialed, &tell_policy).await == Asking::Again {
-            net::sleep(ASK_AGAIN).await;
+        let mut refusals = 0;
+        while let Some(pause) = pause(watch_policy(inner, dialed, &tell_policy).await, &mut refusals) {
+            net::sleep(pause).await;
         }
     };
     tokio::join!(profile, policy);
@@ -102,16 +107,37 @@ pub(super) async fn ask(inner: &Inner, dialed: &Authority, sender: &Sender<Outbo
 
 /// Whether an answer is the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asking {
+pub(super) enum Asking {
     /// It is: asking again won't change it.
     Done,
     /// What isn't known yet may come to be.
     Again,
+    /// The question was refused: another control plane may take it.
+    Seldom,
 }
 
 impl Asking {
-    fn about(dialed: &Authority) -> Self {
-        if dialed.dns_name().is_some() { Self::Again } else { Self::Done }
+    pub(super) fn after(dialed: &Authority, code: Code) -> Self {
+        match code {
+            _ if dialed.dns_name().is_none() => Self::Done,
+            Code::NotFound | Code::Unknown => Self::Again,
+            _ => Self::Seldom,
+        }
+    }
+}
+
+/// How long to wait before asking again; none: never.
+pub(super) fn pause(asking: Asking, refusals: &mut u32) -> Option<Duration> {
+    match asking {
+        Asking::Done => None,
+        Asking::Again => {
+            *refusals = 0;
+            Some(ASK_AGAIN)
+        }
+        Asking::Seldom => {
+            *refusals = refusals.saturating_add(1);
+            Some(ASK_SELDOM.delay(*refusals, rand::random()))
+        }
     }
 }
 
@@ -159,7 +185,8 @@ fn unknown(dialed: &Authority) -> Arc<str> {
     format!("the control plane knows no Service {dialed}; names are <service>.<namespace>.svc.<cluster domain>[:<port>]").into()
 }
 
-async fn watch_profile(inner: &Inner, dialed: &Authority, tell: &(dyn Fn(ProfileAnswer) + Sync)) -> Asking {
+/// Follows the profile; `known` says whether one was told, now or before.
+async fn watch_profile(inner: &Inner, dialed: &Authority, known: &mut bool, tell: &(dyn Fn(ProfileAnswer) + Sync)) -> Asking {
     let path = &dialed.to_string();
     let mut episode = inner.episodes.of("GetProfile", path);
     let open = |channel| async move {
@@ -167,31 +194,30 @@ async fn watch_profile(inner: &Inner, dialed: &Authority, tell: &(dyn Fn(Profile
         let context_token = inner.target.context_token.clone();
         client.get_profile(GetDestination { scheme: String::new(), path: path.clone(), context_token }).await
     };
-    let mut known = false;
-    let asking = Asking::about(dialed);
     // A name that no Service has is no answer for ever, but one for now. Upstream's controller says so with `Unknown`.
-    let codes: &[Code] = match asking {
-        Asking::Done => &[Code::InvalidArgument, Code::FailedPrecondition],
-        Asking::Again => &[Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unknown],
+    let codes: &[Code] = match dialed.dns_name() {
+        None => &[Code::InvalidArgument, Code::FailedPrecondition],
+        Some(_) => &[Code::InvalidArgument, Code::FailedPrecondition, Code::NotFound, Code::Unknown],
     };
     let status = follow(&inner.destination, &mut episode, codes, open, |episode, heard| match decode::profile(heard.message) {
         Ok(profile) => {
             episode.readable();
-            known = true;
+            *known = true;
             tell(ProfileAnswer::Known(Arc::new(profile)));
         }
-        Err(error) if known => episode.unreadable(&error, "the profile known so far stays in use"),
+        Err(error) if *known => episode.unreadable(&error, "the profile known so far stays in use"),
         Err(error) => {
             episode.unreadable(&error, "connections that depend on the profile are refused");
             tell(ProfileAnswer::Unreadable(unreadable("profile", dialed, &error)));
         }
     })
     .await;
-    // What was known stays if it was the connection that failed.
-    if !known || status.code() != Code::Unknown {
+    // What was known stays if it was the connection that failed, and however often it fails.
+    if !*known || status.code() != Code::Unknown {
+        *known = false;
         tell(ProfileAnswer::None);
     }
-    asking
+    Asking::after(dialed, status.code())
 }
 
 async fn watch_policy(inner: &Inner, dialed: &Authority, tell: &(dyn Fn(PolicyAnswer) + Sync)) -> Asking {
@@ -220,7 +246,7 @@ async fn watch_policy(inner: &Inner, dialed: &Authority, tell: &(dyn Fn(PolicyAn
         Code::NotFound | Code::Unimplemented => PolicyAnswer::Unknown,
         _ => PolicyAnswer::Refused(refusal(dialed, &status)),
     });
-    Asking::about(dialed)
+    Asking::after(dialed, status.code())
 }
 
 /// What the application is told, who can't do anything about it but ask somebody who can.

@@ -3,7 +3,7 @@ mod fake;
 
 use super::{
     endpoints::apply,
-    outbound::{PolicyAnswer, ProfileAnswer, merge},
+    outbound::{Asking, PolicyAnswer, ProfileAnswer, merge, pause},
     *,
 };
 use crate::config::{StreamLimits, vars::PREFIX};
@@ -303,6 +303,41 @@ async fn a_name_that_is_not_known_yet_is_asked_about_again() {
 }
 
 #[tokio::test]
+async fn a_profile_that_was_known_stays_however_often_its_stream_fails() {
+    let script = Arc::new(Script::default());
+    let fake = Fake::start(script.clone());
+    let discovery = discovery(&config(fake.addr, &[]));
+    script.watch.refuse(Code::NotFound);
+    let profile = dst::DestinationProfile { fully_qualified_name: "web.shop.svc.cluster.local".into(), ..Default::default() };
+    let driver = script.get_profile.stream([profile]);
+    let mut name = discovery.outbound(&to("web.shop.svc.cluster.local"));
+    until(&mut name, |o| matches!(o, Outbound::Policy { profile: Some(_), .. })).await;
+    // As tonic calls a connection that breaks.
+    script.get_profile.refuse(Code::Unknown);
+    script.get_profile.refuse(Code::Unknown);
+    driver.send(Err(Status::unknown("transport error"))).await.unwrap();
+    eventually("it is asked again and again", || script.get_profile.asked().len() == 4).await;
+    assert!(matches!(name.borrow().as_deref(), Some(Outbound::Policy { profile: Some(_), .. })), "{:?}", name.borrow());
+    fake.kill();
+}
+
+#[test]
+fn only_what_may_come_to_be_is_asked_about_often() {
+    let (name, addr) = (to("web.shop.svc.cluster.local"), to(DST));
+    for code in [Code::NotFound, Code::Unknown] {
+        assert_eq!((Asking::after(&name, code), Asking::after(&addr, code)), (Asking::Again, Asking::Done));
+    }
+    for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::Unimplemented] {
+        assert_eq!((Asking::after(&name, code), Asking::after(&addr, code)), (Asking::Seldom, Asking::Done));
+    }
+    let mut refusals = 0;
+    let mut after = |asking| pause(asking, &mut refusals).map(|pause| pause.as_secs());
+    let waits: Vec<_> = (0..8).map(|_| after(Asking::Seldom).unwrap()).collect();
+    assert!(waits[0] >= 1 && waits[7] == 30 && waits.is_sorted_by(|a, b| b * 2 >= *a), "{waits:?}");
+    assert_eq!((after(Asking::Again), after(Asking::Done)), (Some(1), None));
+}
+
+#[tokio::test]
 async fn refusals_and_nonsense_close() {
     let script = Arc::new(Script::default());
     let fake = Fake::start(script.clone());
@@ -480,13 +515,31 @@ async fn that_the_workload_has_ended_is_heard_and_nothing_else_is_taken_for_it()
     let over = || Status::aborted(homarus_wire::WORKLOAD_OVER);
     script.watch_port.refuse(Code::Aborted);
     let driver = script.watch_port.stream([server("web")]);
-    let discovery = discovery(&config(fake.addr, &[]));
+    let registry = Registry::default();
+    let discovery = discovery_in(&config(fake.addr, &[]), &registry);
     let mut port = discovery.inbound(4191);
     until(&mut port, |p| p.server.name() == "web").await;
     let waits = tokio::time::timeout(Duration::from_millis(50), discovery.workload_over()).await;
     assert!(waits.is_err(), "another reason");
-    script.watch_port.refuse_with(over());
+    assert!(
+        metrics(&registry).contains("homarus_discovery_stream_failures_total{rpc=\"WatchPort\"} 1\n"),
+        "{}",
+        metrics(&registry)
+    );
+    // A control plane that is behind may mean the pod that had the name before.
+    let second = script.watch_port.stream([server("again")]);
     driver.send(Err(over())).await.unwrap();
+    until(&mut port, |p| p.server.name() == "again").await;
+    let waits = tokio::time::timeout(Duration::from_millis(50), discovery.workload_over()).await;
+    assert!(waits.is_err(), "too early to be believed");
+    let third = script.watch_port.stream([server("web")]);
+    drop(second);
+    until(&mut port, |p| p.server.name() == "web").await;
+    tokio::time::pause();
+    tokio::time::advance(inbound::TRUST_OVER_AFTER).await;
+    tokio::time::resume();
+    script.watch_port.refuse_with(over());
+    third.send(Err(over())).await.unwrap();
     discovery.workload_over().await;
     assert_eq!(port.borrow().as_ref().unwrap().server.name(), "web", "what was known stays");
     fake.kill();
