@@ -162,6 +162,12 @@ impl Outbound {
             Ok((Spoken::Other(_), Timing::InTime)) => Detected::NotHttp,
             Ok((Spoken::Other(_), Timing::TooLate)) => Detected::ReadTimeout,
         };
+        // In ingress mode, what is known of the address may have come meanwhile; its parent is what both are counted under.
+        if self.names.is_some()
+            && let Some(resolved) = destination.current()
+        {
+            destination.metrics.connection(&resolved.kind);
+        }
         destination.metrics.detected(result, net::now().duration_since(begun));
         Ok(detected.map_err(|error| destination.broken(&error))?.0)
     }

@@ -38,7 +38,7 @@ pub enum First {
 }
 
 /// Waits for the first bytes, for at most `limit`. `speculate` connects to the server, if that may be done: it is asked at
-/// most once, after [`SILENCE`] (at once if `server_first` is remembered).
+/// most once, after [`SILENCE`] (at once if `server_first` is remembered), and given up when the client speaks first.
 pub async fn first(
     client: &mut Io,
     limit: Duration,
@@ -50,12 +50,30 @@ pub async fn first(
     if let Some(said) = net::timeout(silence, poll_fn(|cx| poll_first(client, cx))).await {
         return Ok(by_client(said?, None));
     }
-    let Some(mut server) = Box::pin(speculate()).await else {
-        return match until(deadline, poll_fn(|cx| poll_first(client, cx))).await {
+    // What speculation waits for may never come, and the client may speak meanwhile.
+    let mut speculation = Box::pin(speculate());
+    let raced = until(deadline, async {
+        tokio::select! {
+            biased;
+            said = poll_fn(|cx| poll_first(client, cx)) => Err(said),
+            server = &mut speculation => Ok(server),
+        }
+    });
+    let raced = raced.await;
+    drop(speculation);
+    match raced {
+        None => Ok(First::Silence(None)),
+        Some(Err(said)) => Ok(by_client(said?, None)),
+        Some(Ok(Some(server))) => either(client, server, deadline).await,
+        Some(Ok(None)) => match until(deadline, poll_fn(|cx| poll_first(client, cx))).await {
             Some(said) => Ok(by_client(said?, None)),
             None => Ok(First::Silence(None)),
-        };
-    };
+        },
+    }
+}
+
+/// Waits until either side speaks.
+async fn either(client: &mut Io, mut server: Io, deadline: Instant) -> io::Result<First> {
     // A client that spoke meanwhile goes first: what it said may need more than bytes.
     let spoke = until(deadline, async {
         tokio::select! {
@@ -143,4 +161,39 @@ pub async fn more(client: &mut Io, buffer: &mut Buffer) -> io::Result<usize> {
     let n = poll_fn(|cx| client.poll_read_into(cx, buffer.space())).await?;
     buffer.filled(n);
     Ok(n)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use net::{TcpListener, TcpStream};
+    use std::future::pending;
+    use tokio::io::AsyncWriteExt;
+
+    async fn pair() -> (Io, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Io::from(listener.accept().await.unwrap().0), client)
+    }
+
+    #[tokio::test]
+    async fn a_client_is_heard_whatever_speculation_waits_for() {
+        let (mut io, mut client) = pair().await;
+        let speaks = async {
+            net::sleep(SILENCE * 10).await;
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        };
+        let (first, ()) = tokio::join!(first(&mut io, Duration::from_secs(10), false, async || pending().await), speaks);
+        let First::Client(said, None) = first.unwrap() else { panic!("the client has spoken") };
+        assert!(said.starts_with(b"GET /"));
+    }
+
+    #[tokio::test]
+    async fn silence_ends_in_time_whatever_speculation_waits_for() {
+        let (mut io, _client) = pair().await;
+        let first = first(&mut io, SILENCE * 4, false, async || pending().await);
+        let first = net::timeout(Duration::from_secs(10), first).await.unwrap();
+        assert!(matches!(first.unwrap(), First::Silence(None)));
+    }
 }

@@ -37,6 +37,17 @@ pub struct Destination {
     pub metrics: DestinationMetrics,
 }
 
+/// What is known of where it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing yet.
+    Asked,
+    /// Nothing is carried there.
+    Nowhere,
+    /// Somewhere.
+    Somewhere,
+}
+
 /// A policy with everything that it leads to.
 pub struct Resolved {
     backends: Backends,
@@ -189,9 +200,18 @@ impl Destination {
         self.used.set(now);
     }
 
-    /// Whether the last request or connection heard that nothing is carried there.
-    pub fn leads_nowhere(&self) -> bool {
-        matches!(self.resolved.borrow().as_deref(), Some(Resolved { kind: Kind::Refused(_), .. }))
+    /// When somebody had a connection or request here.
+    pub fn last_used(&self) -> Instant {
+        self.used.get()
+    }
+
+    /// What the last request or connection heard of it.
+    pub fn standing(&self) -> Standing {
+        match self.resolved.borrow().as_deref() {
+            None => Standing::Asked,
+            Some(Resolved { kind: Kind::Refused(_), .. }) => Standing::Nowhere,
+            Some(_) => Standing::Somewhere,
+        }
     }
 
     /// Whether somebody has had a connection or request here within so long.

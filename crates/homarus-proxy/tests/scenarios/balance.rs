@@ -86,7 +86,7 @@ fn connections_that_died_while_idle_cost_no_request() {
     let post = "POST / HTTP/1.1\r\nhost: w\r\ncontent-length: 5\r\n\r\nhello";
     for n in 40..60 {
         // What isn't idempotent is never sent twice; so nothing is sent on a connection that is known to be closed.
-        wait_for("the end of the connection", || (closed.load(Relaxed) == n).then_some(()));
+        wait_for("the end of the connection", || (closed.load(Relaxed) >= n).then_some(()));
         assert_eq!(http.write(post).response().status(), 200);
     }
 }
