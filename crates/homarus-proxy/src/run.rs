@@ -153,7 +153,7 @@ fn tell(config: &Config) {
         tracing::debug!(variables = ?config.unused, "variables that this version does not read");
     }
     if config.process.ingress_mode {
-        tracing::info!("Ingress mode: requests go to the Service that l5d-dst-override names");
+        tracing::info!("ingress mode: requests go to the Service that l5d-dst-override names");
     }
     tracing::info!("Admin interface on {}", config.process.admin_addr);
     tracing::info!("Inbound interface on {}", config.inbound.listen);

@@ -99,8 +99,8 @@ pub struct Reply {
 pub struct Refused {
     /// What happened.
     pub cause: Cause,
-    /// The application has certainly not seen the request.
-    pub unprocessed: bool,
+    /// The application has certainly not seen the request, or may be asked it twice.
+    pub may_repeat: bool,
 }
 
 impl Endpoint {
@@ -211,7 +211,7 @@ impl Endpoint {
             let version = head.version;
             return match upgrade(&mut head, absolute) {
                 Ok(()) => self.send_http2(head, body, Some(version)).await,
-                Err(cause) => Err(Refused { cause, unprocessed: false }),
+                Err(cause) => Err(Refused { cause, may_repeat: false }),
             };
         }
         self.send_http1(head, body, absolute, wants_upgrade).await
@@ -232,7 +232,7 @@ impl Endpoint {
     async fn send_http2(&self, mut head: RequestHead, body: Body, upgraded: Option<Version>) -> Result<Reply, Refused> {
         let client = match self.http2().await {
             Ok(client) => client,
-            Err(error) => return Err(Refused { cause: error.cause(), unprocessed: true }),
+            Err(error) => return Err(Refused { cause: error.cause(), may_repeat: true }),
         };
         // One that was made for an origin-form request has an authority by now; a scheme is what HTTP/2 wants besides.
         head.version = Version::HTTP_2;
@@ -261,7 +261,7 @@ impl Endpoint {
                 Ok(io) => Http1::new(io),
                 Err(error) => {
                     self.failed(&error);
-                    return Err(Refused { cause: error.cause(), unprocessed: true });
+                    return Err(Refused { cause: error.cause(), may_repeat: true });
                 }
             },
         };

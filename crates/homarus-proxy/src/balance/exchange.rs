@@ -68,7 +68,7 @@ impl Exchange {
             BodyError::Io(error) => Cause::Broken(format!("endpoint broke the connection: {error}")),
             other => Cause::Broken(format!("endpoint gave no response: {other}")),
         };
-        Refused { cause, unprocessed: error.unprocessed }
+        Refused { cause, may_repeat: error.may_repeat }
     }
 
     /// The first part of the body is there.

@@ -143,7 +143,7 @@ pub struct SendError {
     /// What happened.
     pub error: BodyError,
     /// The peer has certainly not processed it, or it may be processed twice: it may be sent again, elsewhere or on a new connection.
-    pub unprocessed: bool,
+    pub may_repeat: bool,
 }
 
 /// Whether a version is spoken by the HTTP/2 engine.

@@ -127,7 +127,7 @@ impl Application {
             match sent {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Connect(fault)) => return Err(fault),
-                Err(Failed::Send(SendError { unprocessed: true, error })) => match again.body().filter(|_| tries < MAX_TRIES) {
+                Err(Failed::Send(SendError { may_repeat: true, error })) => match again.body().filter(|_| tries < MAX_TRIES) {
                     Some(next) => body = next,
                     None => return Err(self.fault(Cause::Broken(error.to_string()))),
                 },

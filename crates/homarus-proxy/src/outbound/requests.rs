@@ -119,11 +119,11 @@ impl Requests {
             if unreachable {
                 tried.push(endpoint.addr());
             } else {
-                tried.extend((!refused.unprocessed).then(|| endpoint.addr()));
+                tried.extend((!refused.may_repeat).then(|| endpoint.addr()));
             }
             let elsewhere = !unreachable || backend.another(&tried).is_some();
             match again.body() {
-                Some(next) if refused.unprocessed && !last && elsewhere => body = next,
+                Some(next) if refused.may_repeat && !last && elsewhere => body = next,
                 _ => return Err(here(refused.cause)),
             }
         }

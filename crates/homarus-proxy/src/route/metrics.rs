@@ -8,7 +8,7 @@ use crate::{
         registry::{Bound, Half, Kind, SECONDS},
     },
 };
-use homarus_model::{Authority, Meta, name::Host};
+use homarus_model::{Authority, Meta};
 use http::StatusCode;
 use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Duration};
 
@@ -293,11 +293,11 @@ pub struct TcpRouteMetrics {
 impl TcpRouteMetrics {
     /// Metrics with these labels.
     pub fn new(registry: &Registry, labels: Labels, dialed: &Authority) -> Self {
-        let labels = match &dialed.host {
-            Host::Ip(ip) => labels.with("target_ip", ip),
-            Host::Name(name) => labels.with("target_ip", name),
+        // Names take requests only.
+        let labels = match dialed.socket_addr() {
+            Some(addr) => labels.with("target_ip", addr.ip()).with("target_port", addr.port()),
+            None => labels,
         };
-        let labels = labels.with("target_port", dialed.port);
         Self {
             open: registry.counter(&TCP_OPEN, labels.clone()),
             closed: registry.counter(&TCP_CLOSE, labels.clone().with("error", "")),

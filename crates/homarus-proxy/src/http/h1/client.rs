@@ -82,7 +82,7 @@ impl Client {
         let Send { head, body, absolute, wants_upgrade, pool } = send;
         let framing = request_framing(head, &body);
         if let Err(invalid) = conn.put_head(|out| head::write_request(out, head, absolute, framing)) {
-            return Err(SendError { error: invalid.into(), unprocessed: false });
+            return Err(SendError { error: invalid.into(), may_repeat: false });
         }
         let mut sending = Sending::new(body, framing);
         match poll_fn(|cx| poll_response(&mut conn, &mut sending, cx, &head.method, wants_upgrade)).await {
@@ -90,8 +90,8 @@ impl Client {
             Err(error) => {
                 // A connection that was used before has most likely died while idle, but its end may also be that of a server
                 // which had begun: what must not happen twice isn't sent twice (RFC 9110 §9.2.2).
-                let unprocessed = reused && head.method.is_idempotent() && matches!(&error, BodyError::Io(e) if is_dead(e));
-                Err(SendError { error, unprocessed })
+                let may_repeat = reused && head.method.is_idempotent() && matches!(&error, BodyError::Io(e) if is_dead(e));
+                Err(SendError { error, may_repeat })
             }
         }
     }

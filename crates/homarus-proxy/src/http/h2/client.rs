@@ -100,22 +100,22 @@ impl Client {
         let mut send = self.send.clone();
         if let Err(error) = poll_fn(|cx| send.poll_ready(cx)).await {
             self.state.closed.set(true);
-            return Err(SendError { error: error.into(), unprocessed: true });
+            return Err(SendError { error: error.into(), may_repeat: true });
         }
         let end = body.is_end();
         let open = Open::count(&self.state);
         let (response, stream) = match send.send_request(http::Request::from_parts(head, ()), end) {
             Ok(begun) => begun,
             Err(error) => {
-                let unprocessed = self.begin_failed(&error);
-                return Err(SendError { error: error.into(), unprocessed });
+                let may_repeat = self.begin_failed(&error);
+                return Err(SendError { error: error.into(), may_repeat });
             }
         };
         let mut response = std::pin::pin!(response);
         if end {
             return match response.await {
                 Ok(response) => Ok(receive(response, None, open)),
-                Err(error) => Err(SendError { unprocessed: is_unprocessed(&error), error: error.into() }),
+                Err(error) => Err(SendError { may_repeat: is_unprocessed(&error), error: error.into() }),
             };
         }
         let mut sending = Sending::new(stream, body);
@@ -133,7 +133,7 @@ impl Client {
         .await;
         match got {
             Ok(response) => Ok(receive(response, (!sent).then_some(sending), open)),
-            Err((error, unprocessed)) => Err(SendError { error, unprocessed }),
+            Err((error, may_repeat)) => Err(SendError { error, may_repeat }),
         }
     }
 
