@@ -317,6 +317,11 @@ fn held(secret: &Secret) -> Held {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use parking_lot::Mutex;
+
     use super::*;
 
     fn configuration(metadata: &Value) -> DynamicObject {
@@ -374,5 +379,60 @@ mod tests {
         ] {
             assert_eq!(Release::of(&configuration(&metadata)), Release::default(), "{metadata}");
         }
+    }
+
+    /// An API server with a configuration and a Secret, which take whatever is written.
+    fn api_server(configuration: Value) -> (Client, Arc<Mutex<[Value; 2]>>) {
+        let objects = Arc::new(Mutex::new([Value::Null, configuration]));
+        let kept = objects.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let kept = kept.clone();
+            async move {
+                let of = usize::from(!request.uri().path().contains("/secrets"));
+                let method = request.method().clone();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut kept = kept.lock();
+                if let Ok(mut written) = serde_json::from_slice::<Value>(&body) {
+                    match method == http::Method::PATCH {
+                        true => kept[of]["webhooks"] = written["webhooks"].take(),
+                        false => kept[of] = written,
+                    }
+                    kept[of]["metadata"]["resourceVersion"] = "1".into();
+                }
+                let missing = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 });
+                let (code, answer) = if kept[of].is_null() { (404, &missing) } else { (200, &kept[of]) };
+                let body = kube::client::Body::from(answer.to_string().into_bytes());
+                http::Response::builder().status(code).body(body).map_err(std::io::Error::other)
+            }
+        });
+        (Client::new(service, "linkerd"), objects)
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_was_made_before_its_release_joins_it_without_a_new_certificate() {
+        let metadata = json!({ "name": "linkerd-proxy-injector-webhook-config" });
+        let (client, objects) = api_server(json!({ "apiVersion": "v1", "kind": "X", "metadata": metadata }));
+        let serving = ServingCertificate::default();
+        let managed = Managed::new(&crate::webhook::INJECTOR, &client, "linkerd".into(), serving, &Metrics::new());
+        let settle = async || {
+            for _ in 0..5 {
+                if managed.look().await.unwrap() == Look::Settled {
+                    return objects.lock()[0].clone();
+                }
+            }
+            panic!("it never settles");
+        };
+        let before = settle().await;
+        assert_eq!(before["metadata"]["annotations"], json!({ MADE_BY: "linkerd-proxy-injector" }));
+        let release = json!({ "meta.helm.sh/release-name": "mesh", "meta.helm.sh/release-namespace": "linkerd" });
+        objects.lock()[1]["metadata"]["labels"] = json!({ "app.kubernetes.io/managed-by": "Helm" });
+        objects.lock()[1]["metadata"]["annotations"] = release;
+        let after = settle().await;
+        assert_eq!(after["metadata"]["annotations"]["meta.helm.sh/release-name"], "mesh", "{}", after["metadata"]);
+        assert_eq!(after["metadata"]["labels"]["app.kubernetes.io/managed-by"], "Helm");
+        assert_eq!(
+            (&after["data"], &after["metadata"]["annotations"][MADE_BY]),
+            (&before["data"], &"linkerd-proxy-injector".into())
+        );
     }
 }
